@@ -30,9 +30,11 @@ def typed_duration(seconds: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """'40 s', '25 min', '3.2 h', '119 h (5 days)', for a reader."""
+    """'40 s', '2.5 min', '25 min', '3.2 h', '119 h (5 days)', for a reader."""
     if seconds < 1.5 * MINUTE_S:
         return f"{seconds:.0f} s"
+    if seconds < 9.95 * MINUTE_S:
+        return f"{seconds / MINUTE_S:.1f}".removesuffix(".0") + " min"
     if seconds < 1.5 * HOUR_S:
         return f"{seconds / MINUTE_S:.0f} min"
     hours = seconds / HOUR_S

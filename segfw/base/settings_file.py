@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def settings_text(records: Iterable[Options], head: str) -> str:
     ]
     for record in records:
         for key, each in _keys(type(record)).items():
-            value = _written(type(record), each, getattr(record, each.name))
+            value = written_value(type(record), each, getattr(record, each.name))
             setting = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
             parts.append(f"# {' '.join(help_of(each).replace('%%', '%').split())}\n{setting}\n")
     return "\n".join(parts)
@@ -77,6 +77,24 @@ def read_settings(path: Path, records: Iterable[type[Options]]) -> dict[str, Any
     return found
 
 
+def typed_words(given: Options, left_out: Collection[str] = ()) -> list[str]:
+    """What is typed for the options of a record that are not at their defaults, but for the fields in ``left_out``."""
+    record = type(given)
+    typed: list[str] = []
+    for each in fields(record):
+        value = getattr(given, each.name)
+        if option_text(each).name is None or each.name in left_out or value == each.default:
+            continue
+        typed.append(option_name_of(record, each.name))
+        if isinstance(value, bool) and words_of(record, each) is None:  # a flag
+            continue
+        if isinstance(value, tuple):
+            typed.extend(str(part) for part in value)
+        else:
+            typed.append(str(value if isinstance(value, Path) else written_value(record, each, value)))
+    return typed
+
+
 def _keys(record: type[Options]) -> dict[str, Field[Any]]:
     """The fields of a record by their names in the file: options as they are typed, and what Python alone takes."""
     typed_first = sorted(fields(record), key=lambda each: option_text(each).name is None)
@@ -87,8 +105,8 @@ def _keys(record: type[Options]) -> dict[str, Field[Any]]:
     return keys
 
 
-def _written(record: type[Options], each: Field[Any], value: Any) -> Any:
-    """A value as the file holds it; None where it has none."""
+def written_value(record: type[Options], each: Field[Any], value: Any) -> Any:
+    """A value as the file holds it, which is how people type it; None where it has none."""
     words = words_of(record, each)
     if words is not None:
         return next(word for word, meaning in words.items() if meaning == value)

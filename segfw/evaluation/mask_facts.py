@@ -147,7 +147,8 @@ def training_caveat(training: Sequence[Training]) -> str:
     steps = min((fold.steps for fold in training if fold.steps is not None), default=None)
     if steps is None or steps >= FEWEST_USABLE_STEPS:
         return ""
+    whose = "the model" if len(training) == 1 else "a fold of the model"
     return (
-        f"the model was trained for {count(steps, 'step')}, where the recipe takes {RECIPE_STEPS:,}: most tasks are "
+        f"{whose} was trained for {count(steps, 'step')}, where the recipe takes {RECIPE_STEPS:,}: most tasks are "
         "not learned in so few, so that these scores do not say what a trained model reaches"
     )

@@ -11,10 +11,11 @@ from typing import Literal, TypedDict
 from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from segfw.base.records import Record, UserError
-from segfw.base.written_by_people import parse_json
+from segfw.base.written_by_people import parse_json, read_json
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
+VALIDATION_SCORES = Path("validation", "scores.json")  # of whole cases, after the training
 
 
 class GitState(Record):
@@ -180,3 +181,14 @@ def read_curve(folder: Path) -> list[dict[str, float]]:
     return [
         {name: value for name, value in row.items() if isinstance(value, int | float)} for row in read_metrics(folder)
     ]
+
+
+def validation_dice(folder: Path) -> float | None:
+    """Mean Dice of a fold's whole validation cases; None where they are not scored, or the file is damaged."""
+    if not (folder / VALIDATION_SCORES).is_file():
+        return None
+    try:
+        dice = read_json(folder / VALIDATION_SCORES)["foreground_mean"]["dice"]
+    except (UserError, KeyError, TypeError):
+        return None
+    return dice if isinstance(dice, float | int) else None

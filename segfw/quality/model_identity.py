@@ -54,7 +54,7 @@ class ModelIdentity(Record):
         if self.structures != used.structures:
             return "its structures have other names"
         if self.plan_digest != used.plan_digest:
-            return "its plan prepares images otherwise"
+            return "its plan prepares images otherwise, or these folds were trained on patches of another size"
         other = [fold for fold, digest in used.folds.items() if self.folds.get(fold) != digest]
         if other:
             return f"it has not these weights of {'fold' if len(other) == 1 else 'folds'} {listed(other, 'and')}"

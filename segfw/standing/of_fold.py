@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from segfw.base.durations import HOUR_S, duration_text
-from segfw.base.errors import UserError
 from segfw.base.file_names import CHECKPOINT_FILE, RUN_SETTINGS_FILE
 from segfw.base.locks import Holder, holder_now
 from segfw.base.records import Record
-from segfw.base.written_by_people import read_json
 from segfw.model.source import WEIGHTS_FILE, fold_folder, fold_lock
-from segfw.model.training_record import EpochRow, read_metrics
+from segfw.model.training_record import VALIDATION_SCORES, EpochRow, read_metrics, validation_dice
 from segfw.training.settings import TrainSettings
-
-VALIDATION_SCORES = Path("validation", "scores.json")
 
 State = Literal["not begun", "running", "interrupted", "trained", "finished"]
 
@@ -112,11 +108,9 @@ def _hours_left(settings: TrainSettings | None, rows: list[EpochRow]) -> float |
 def _newest_dice(
     folder: Path, rows: list[EpochRow], *, is_trained: bool
 ) -> tuple[float | None, Literal["", "validation patches", "whole validation cases"]]:
-    if is_trained and (folder / VALIDATION_SCORES).is_file():
-        try:
-            return read_json(folder / VALIDATION_SCORES)["foreground_mean"]["dice"], "whole validation cases"
-        except (UserError, KeyError, TypeError):  # damaged: the curve still tells something
-            pass
+    final = validation_dice(folder) if is_trained else None
+    if final is not None:
+        return final, "whole validation cases"
     whole = [row["whole_case_dice"] for row in rows if row.get("whole_case_dice") is not None]
     if whole:
         return whole[-1], "whole validation cases"

@@ -53,8 +53,15 @@ def epoch_line(row: EpochRow, names: Sequence[str], total: str, left_s: float) -
 
 
 def _by_label(dices: Sequence[float], names: Sequence[str], room: int) -> str:
-    """' (kidney 0.912  liver 0.950 ...)', as many as fit into ``room`` characters; nothing if none does."""
-    scores = [f"{name[:LONGEST_NAME]} {dice:.3f}" for name, dice in zip(names, dices) if dice is not None]
+    """' (kidney 0.912  liver 0.950 ...)', as many as fit into ``room`` characters; nothing if none does.
+
+    Names are cut only where not all of them fit as they are.
+    """
+    known = [(name, dice) for name, dice in zip(names, dices) if dice is not None]
+    whole = "  ".join(f"{name} {dice:.3f}" for name, dice in known)
+    if known and len(whole) <= room:
+        return f" ({whole})"
+    scores = [f"{name[:LONGEST_NAME]} {dice:.3f}" for name, dice in known]
     for shown in range(len(scores), 0, -1):
         text = "  ".join(scores[:shown]) + (" ..." if shown < len(scores) else "")
         if len(text) <= room:

@@ -180,7 +180,8 @@ def prepare_run(
     writers: list[Writer] = []
     facts: dict[str, str] = {}
     if request.ranks.is_first:
-        record = _begin_log(request, fitted, compute, state, expected)
+        precision = used_precision(configuration, device, compute.precision)
+        record = _begin_log(request, fitted, state, device, precision, expected)
         writers = open_writers(request.log, request.folder, record)
         facts = facts_of(record.sessions[-1], configuration, request.fold)
     return TrainRun(
@@ -362,11 +363,18 @@ def _steps(request: TrainRequest, settings: FittedSettings, compute: Compute, st
     return CapturedSteps(compute, wanted)
 
 
-def _precision_text(configuration: Configuration, compute: Compute) -> str:
+def used_precision(configuration: Configuration, device: torch.device, picked: torch.dtype) -> torch.dtype:
+    """That in which the network computes its gradients: 32 bit on a CPU that has wrong ones in the ``picked``."""
     is_broken = configuration.network.breaks_bf16_on_the_cpu(configuration.patch_size)
-    if compute.device.type == "cpu" and compute.precision != torch.float32 and is_broken:
-        return "float32 (in 16 bit PyTorch's gradients of two slices are wrong on the CPU)"
-    return str(compute.precision).removeprefix("torch.")
+    return torch.float32 if device.type == "cpu" and is_broken else picked
+
+
+def _precision_text(configuration: Configuration, compute: Compute) -> str:
+    used = used_precision(configuration, compute.device, compute.precision)
+    name = str(used).removeprefix("torch.")
+    if used == compute.precision:
+        return name
+    return f"{name} (in 16 bit PyTorch's gradients of two slices are wrong on the CPU)"
 
 
 def _open_cases(
@@ -450,7 +458,12 @@ def _annotated_outputs(request: TrainRequest, case_ids: Sequence[str]) -> tuple[
 
 
 def _begin_log(
-    request: TrainRequest, settings: FittedSettings, compute: Compute, state: TrainState, expected: str
+    request: TrainRequest,
+    settings: FittedSettings,
+    state: TrainState,
+    device: torch.device,
+    precision: torch.dtype,
+    expected: str,
 ) -> RunRecord:
     """Settings and run.json of a run that begins, with what is ``expected`` of it, or goes on at the state's epoch."""
     keep_metrics_before(request.folder, state.counters.epoch)
@@ -459,8 +472,8 @@ def _begin_log(
         how="extended" if request.is_extended else "resumed" if request.resume else "started",
         first_epoch=state.counters.epoch + 1,
         settings=settings,
-        device=compute.device,
-        precision=compute.precision,
+        device=device,
+        precision=precision,
         preprocessed=request.preprocessed,
         training_ids=request.fold.train,
         processes=request.ranks.count,

@@ -41,7 +41,7 @@ class Ending:
     sentence: str
 
 
-FINISHED = Ending(state="finished", sentence="Whole validation cases are predicted and scored next, in report.html.")
+FINISHED = Ending(state="finished", sentence="Whole validation cases are scored after it, in report.html.")
 REFINER_FINISHED = Ending(state="finished", sentence="segfw refine corrects masks with it.")
 
 
@@ -140,6 +140,14 @@ class ProgressPage:
             "folder": str(self._folder),
             "all_folds": f"../../../{PROGRESS_HTML}" if self._folder.resolve().parents[1].name == RUNS else "",
         }
+
+
+def renew_work_page(folder: Path) -> None:
+    """Writes the page of all folds anew, once the whole cases of the fold in ``folder`` are scored."""
+    try:
+        write_work_page(folder, is_running=False, every_s=WRITTEN_EVERY_S)
+    except Exception as error:  # as above: a page is no reason to stop
+        _say_once(f"note: {PROGRESS_HTML} of all folds cannot be written: {error or type(error).__name__}")
 
 
 def finish_page(folder: Path, configuration: Configuration, fold: Fold, label_names: Sequence[str]) -> None:

@@ -99,10 +99,11 @@ def facts_of(session: Session, configuration: Configuration, fold: Fold) -> dict
     settings = session.settings
     patch = " × ".join(str(size) for size in configuration.patch_size)
     packages = [f"{name} {number}" for name, number in session.versions.items() if name in ("segfw", "torch", "python")]
+    momentum = float(str(settings["momentum"]))
     return {
         "Cases": f"{len(fold.train)} to train on, {len(fold.validation) or 'none'} to validate on",
         "Step": f"{count(int(str(settings['batch_size'])), 'patch')} of {patch} voxels (z, y, x)",
-        "Learning rate": f"{float(str(settings['learning_rate'])):.3g} at the start, momentum {settings['momentum']}",
+        "Learning rate": f"{float(str(settings['learning_rate'])):.3g} at the start, momentum {momentum:.3g}",
         "Device": f"{session.device}, {session.precision}",
         "Processes": f"{count(session.processes, 'process')} of {count(session.threads, 'thread')}",
         "Versions": ", ".join(packages),

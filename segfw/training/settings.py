@@ -71,6 +71,9 @@ class TrainSettings(Options):
     )
 
 
+LENGTH_FIELDS = ("epochs", "steps_per_epoch", "time_budget_s")  # of TrainSettings: how long a run is
+
+
 @dataclass(frozen=True, kw_only=True)
 class StartOptions(Options):
     """Of a training, what is not kept with it: what it begins with, who hears of it, where it is computed."""

@@ -9,7 +9,7 @@ from segfw.base.figures import write_page
 from segfw.base.tables import Column, Table
 from segfw.base.words import count
 from segfw.model.source import WEIGHTS_FILE
-from segfw.model.training_record import read_metrics
+from segfw.model.training_record import read_metrics, validation_dice
 
 PROGRESS_HTML = "progress.html"  # of a fold, and of the work folder
 TEMPLATE = Path(__file__).with_name("work_progress.html.jinja")
@@ -55,17 +55,18 @@ def folds_table(folds: list[Path], *, running: Path | None) -> tuple[Table, int]
     epochs = []
     patches = []
     whole = []
-    for fold in folds:
+    for fold, is_finished in zip(folds, are_finished):
         rows = read_metrics(fold)
         seen = [row["whole_case_dice"] for row in rows if row.get("whole_case_dice") is not None]
         epochs.append(len(rows))
         patches.append(rows[-1]["val_dice"] if rows else None)
-        whole.append(seen[-1] if seen else None)
+        final = validation_dice(fold) if is_finished else None
+        whole.append(final if final is not None or not seen else seen[-1])
     columns = [
         Column(title="Fold", values=names, links=links),
         Column(title="State", values=states),
         Column(title="Epochs", unit="done", values=epochs, digits=0),
         Column(title="Dice", unit="patches, last", values=patches, digits=3),
-        Column(title="Dice", unit="whole cases, last", values=whole, digits=3),
+        Column(title="Dice", unit="whole cases", values=whole, digits=3),
     ]
     return Table(name="Folds", columns=columns, search="Find a fold"), sum(are_finished)

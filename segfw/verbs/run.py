@@ -14,7 +14,7 @@ from segfw.base.options import takes_options
 from segfw.base.speech import aside, say_next
 from segfw.planning.request import PlanRequest, PrepareOptions
 from segfw.planning.work_log import log_in_work
-from segfw.training.settings import RunOptions, TrainOptions, TrainSettings
+from segfw.training.settings import LENGTH_FIELDS, RunOptions, TrainOptions, TrainSettings
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.train import train
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from segfw.planning.splits import Splits
     from segfw.training.expected_length import ExpectedTraining
     from segfw.verbs.foretell_run import ForetoldRun
+
+Asked = tuple[PlanRequest, TrainSettings, RunOptions]  # as they were typed, before any of it is decided on
 
 SUMMARY_FILE = "summary.txt"
 RUN_FILE = "run.toml"
@@ -101,7 +103,7 @@ def run(
     names = tuple(trainable(work, plan, splits, asked_for and tuple(folds_of), folds_of))
     shares = kept_structure_shares(work, plan.labels)
     expected = _expected(work, plan, {name: folds_of[name] for name in names}, settings, options, shares)
-    for line in _length_lines(raw, work, expected, names, folds):
+    for line in _length_lines(raw, work, expected, names, folds, asked):
         print(line)
     scores: dict[str, dict[str, Scores]] = {}
     for name in names:
@@ -153,6 +155,7 @@ def _foretell(
     from segfw.verbs.plan_and_preprocess import foretell_work
 
     work = Path(work)
+    asked = (request, settings, options)
     request = _checked(request, settings, options)
     settings, note = _with_length(raw, work, request, settings, options)
     foretold = foretell_work(Path(raw), work, request, _prepare(options, settings))
@@ -163,7 +166,7 @@ def _foretell(
     folds_of = _folds_of(work, plan, foretold.splits, names, folds, is_asked=bool(asked_for))
     names = tuple(folds_of)
     expected = _expected(work, plan, folds_of, settings, options, foretold.structure_shares)
-    length = _length_lines(raw, work, expected, names, folds)
+    length = _length_lines(raw, work, expected, names, folds, asked)
     why = plan.reasons[-1] if plan.chosen and request.configurations is None else ""
     length = [*(sentence for sentence in (note, why) if sentence), *length]
     return ForetoldRun.of(work, foretold, [plan.configuration(name) for name in names], folds, expected, length)
@@ -326,12 +329,24 @@ def _expected(
 
 
 def _length_lines(
-    raw: Path, work: Path, expected: Sequence[ExpectedTraining], names: Sequence[str], folds: Sequence[str]
+    raw: Path,
+    work: Path,
+    expected: Sequence[ExpectedTraining],
+    names: Sequence[str],
+    folds: Sequence[str],
+    asked: Asked,
 ) -> list[str]:
     """How long the trainings take, and a warning where that is days that nobody asked for."""
+    from segfw.base.settings_file import typed_words
     from segfw.training.expected_length import told_length
 
-    return told_length(expected, "run", str(raw), str(work), "--configurations", *names, "--folds", *folds)
+    request, settings, options = asked
+    own = [
+        *typed_words(request, ("configurations",)),
+        *typed_words(settings, LENGTH_FIELDS),
+        *typed_words(options, ("folds", "dry_run")),
+    ]
+    return told_length(expected, "run", str(raw), str(work), "--configurations", *names, "--folds", *folds, *own)
 
 
 def _say_result(typed: argparse.Namespace, scores: dict[str, dict[str, Scores]]) -> None:

@@ -12,7 +12,7 @@ from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
 from segfw.base.speech import aside, say_next
 from segfw.planning.work_log import log_in_work
-from segfw.training.settings import TrainOptions, TrainSettings
+from segfw.training.settings import LENGTH_FIELDS, TrainOptions, TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +143,7 @@ def train(
             print(f"{configuration} fold {fold} is already trained ({request.folder})")
             if request.ranks.is_first:
                 finish_page(request.folder, chosen, request.fold, request.label_names)
-            return _validate(work, fold, request)
+            return _scored(work, fold, request)
         if begun.is_started and not request.resume:
             raise UserError(
                 f"{request.folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite"
@@ -159,7 +159,7 @@ def train(
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         elif options.tells_length and request.ranks.is_first:
-            _tell_length(work, plan, fold, request, device)
+            _tell_length(work, plan, request, options, device)
         request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
         length = (
             f"in {clock(settings.time_budget_s)}"
@@ -169,7 +169,7 @@ def train(
         again = "going on, as begun, with" if begun.is_started else "training"
         print(f"{again} {configuration} fold {fold} {length} on {count(len(request.fold.train), 'case')}")
         segfw.training.loop.train(request)
-        return _validate(work, fold, request)
+        return _scored(work, fold, request)
 
 
 def _planned(work: Path, plan: Plan, name: str) -> Configuration:
@@ -246,9 +246,10 @@ def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:
     return annotated_outputs_of(plan.labels, DatasetManifest.load(work / MANIFEST_FILE).cases)
 
 
-def _tell_length(work: Path, plan: Plan, fold: str, request: TrainRequest, device: torch.device) -> None:
+def _tell_length(work: Path, plan: Plan, request: TrainRequest, options: TrainOptions, device: torch.device) -> None:
     """Says how long a new run will be, and warns where that is days that nobody asked for, or too short."""
     from segfw.base.durations import duration_text, typed_duration
+    from segfw.base.settings_file import typed_words
     from segfw.base.shell_line import shell_line
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.planning.for_time import WANTED_STEPS
@@ -263,7 +264,9 @@ def _tell_length(work: Path, plan: Plan, fold: str, request: TrainRequest, devic
         keeps_patch=request.keeps_patch,
         shares=request.structure_shares,
     )
-    for line in told_length([expected], "train", str(work), expected.name, fold):
+    fold = request.folder.name.removeprefix("fold_")
+    own = [*typed_words(request.settings, LENGTH_FIELDS), *typed_words(options)]
+    for line in told_length([expected], "train", str(work), expected.name, fold, *own):
         print(line)
     time_s = request.settings.time_budget_s
     if plan.planned_time_s is not None and time_s is None:
@@ -280,6 +283,7 @@ def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:
     """A run goes on as it was begun: says which of the settings that are asked for now are not followed."""
     from segfw.base.options import option_name_of
     from segfw.base.records import UserError
+    from segfw.base.settings_file import written_value
     from segfw.training.prepare import SETTINGS_FILE
 
     if not (folder / SETTINGS_FILE).is_file():  # an imported fold
@@ -294,8 +298,11 @@ def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:
         if now in (each.default, before):
             continue
         name = option_name_of(TrainSettings, each.name)
+        asked_text = written_value(TrainSettings, each, now)
+        begun_text = written_value(TrainSettings, each, before)
+        without = f"without {name}" if begun_text is None else f"with {begun_text}"
         print(
-            f"note: {name} {now} is not followed, because {folder} was begun with {before}; segfw train --extend "
+            f"note: {name} {asked_text} is not followed, because {folder} was begun {without}; segfw train --extend "
             "trains it for longer, --overwrite anew"
         )
 
@@ -350,6 +357,16 @@ def _with_predictions(
     return replace(request, previous=previous, count_whole_case=count_whole_case)
 
 
+def _scored(work: Path, fold: str, request: TrainRequest) -> Scores | None:
+    """Scores of the whole validation cases, which the page of all folds tells as well."""
+    from segfw.training.progress_page import renew_work_page
+
+    scores = _validate(work, fold, request)
+    if scores is not None and request.ranks.is_first:
+        renew_work_page(request.folder)
+    return scores
+
+
 def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
     """Scores of the whole validation cases; None where there are none."""
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
@@ -360,7 +377,7 @@ def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
     validation = set(request.fold.validation)
     if request.configuration.is_refiner:
         if request.ranks.is_first:
-            print(_refined_text(request.folder))
+            print(refined_text(work, fold, request.folder))
         return None
     if not validation:
         return None
@@ -379,17 +396,24 @@ def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
     )
 
 
-def _refined_text(folder: Path) -> str:
-    """What the newest epoch says of the refiner, in a sentence."""
+def refined_text(work: Path, fold: str, folder: Path) -> str:
+    """What the newest epoch says of the refiner, in a sentence; a warning where its clicks do harm."""
+    from segfw.base.shell_line import shell_line
+    from segfw.model.short_runs import EXAMPLE_BUDGET
     from segfw.model.training_record import read_metrics
+    from segfw.planning.plan import REFINE
 
     rows = read_metrics(folder)
     if not rows:
         return f"{folder}: is trained"
     refined, given = rows[-1]["val_dice_per_label"]
-    return (
+    figures = (
         f"validation patches: Dice {refined:.4f} after 1 to 6 simulated clicks, where the given masks have {given:.4f}"
     )
+    if refined > given:
+        return figures
+    longer = shell_line("segfw", "train", work, REFINE, fold, "--extend", EXAMPLE_BUDGET)
+    return f"{figures}\nwarning: clicks do not make masks better yet; train it for longer, such as by: {longer}"
 
 
 def _say_result(typed: argparse.Namespace, scores: Scores | None) -> None:

@@ -16,7 +16,11 @@ def test_what_is_typed_is_read_again(seconds, text):
     [
         (5, "5 s"),
         (89, "89 s"),
-        (91, "2 min"),
+        (91, "1.5 min"),
+        (150, "2.5 min"),
+        (180, "3 min"),
+        (596, "9.9 min"),
+        (597, "10 min"),
         (1500, "25 min"),
         (5399, "90 min"),
         (5401, "1.5 h"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 from segfw.base.durations import duration_s
 from segfw.base.errors import UserError
-from segfw.base.options import Options, option, option_text, setting, words_of
-from segfw.base.settings_file import read_settings, settings_text
+from segfw.base.options import Options, add_options, option, option_text, setting, words_of
+from segfw.base.settings_file import read_settings, settings_text, typed_words
 from segfw.cli import VERBS, command_of
+from segfw.training.settings import TrainOptions, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,3 +180,15 @@ def test_what_nobody_writes_is_refused_before_it_takes_memory(tmp_path, text):
     (tmp_path / "bake.toml").write_text(text)
     with pytest.raises(UserError, match="bake.toml: .*; write lines such as epochs = 100"):
         read_settings(tmp_path / "bake.toml", (BakeOptions,))
+
+
+def test_options_that_are_not_at_their_defaults_are_typed_again():
+    given = TrainSettings(time_budget_s=150.0, mirroring=False, elastic=True, precision="fp32", warm_up_share=0.05)
+    told = ["--time-budget", "2m30s", "--precision", "fp32", "--elastic", "--mirroring", "off"]
+    assert typed_words(given) == told
+    assert typed_words(given, ("time_budget_s", "precision")) == ["--elastic", "--mirroring", "off"]
+    assert typed_words(TrainSettings()) == []
+    start = TrainOptions(init_from=Path("other work"), log=("mlflow", "wandb"), overwrite=True, device="cpu")
+    parser = argparse.ArgumentParser()
+    add_options(parser, TrainOptions)
+    assert TrainOptions.from_arguments(parser.parse_args(typed_words(start))) == start

@@ -69,6 +69,9 @@ def test_a_model_of_a_few_steps_is_no_model():
     assert "trained for 299 steps" in training_caveat([Training(steps=299)])
     assert training_caveat([Training()]) == ""
     assert "trained for 6 steps, where the recipe takes 250,000" in training_caveat([Training(steps=6), Training()])
+    one_of_two = training_caveat([Training(steps=700), Training(steps=133)])
+    assert one_of_two.startswith("a fold of the model was trained for 133 steps, ")
+    assert training_caveat([Training(steps=133)]).startswith("the model was trained for 133 steps, ")
     assert "trained for 1 step," in training_caveat([Training(steps=1)])
 
 

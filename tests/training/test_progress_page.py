@@ -13,7 +13,7 @@ from segfw.base.records import UserError
 from segfw.training import progress_page
 from segfw.training.checkpoint import Counters
 from segfw.training.loop import train
-from segfw.training.progress_page import Ending, ProgressPage, labels_table
+from segfw.training.progress_page import Ending, ProgressPage, labels_table, renew_work_page
 from segfw.training.schedule import Clock
 from segfw.training.settings import TrainSettings
 from segfw.training.step_progress import StepProgress
@@ -271,6 +271,23 @@ def test_a_pipe_gets_the_first_lines_while_the_training_runs(prepared, tmp_path)
 
 
 # The page of all folds
+
+
+def test_the_page_of_all_folds_tells_the_whole_cases_that_were_scored_at_the_end(tmp_path):
+    fold = tmp_path / "work" / "runs" / "2d" / "fold_1"
+    write_rows(fold, [row(0, val_dice=0.75)])
+    (fold / "weights.safetensors").touch()
+    (fold / "validation").mkdir()
+    scores = fold / "validation" / "scores.json"
+    scores.write_text('{"foreground_mean": {"dice": 0.625}}', encoding="utf-8")
+    renew_work_page(fold)
+    page = (tmp_path / "work" / "progress.html").read_text(encoding="utf-8")
+    assert "0.625" in page
+    scores.write_text('{"foreground_mean"', encoding="utf-8")  # damaged: the curve still tells something
+    renew_work_page(fold)
+    assert "0.625" not in (tmp_path / "work" / "progress.html").read_text(encoding="utf-8")
+    table, _ = folds_table([fold], running=fold)  # trained on: those scores are of earlier weights
+    assert [column.shown(0) for column in table.columns] == ["2d, fold 1", "running", "1", "0.750", "–"]
 
 
 def test_the_work_folder_has_a_page_that_leads_to_every_fold(tmp_path):

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from builders.data import write_cases, write_nifti
-from builders.training import LABELS, ZSCORE
+from builders.networks import three_stages
+from builders.training import LABELS, ZSCORE, configuration
 from segfw.grid.store import preprocess_dataset
 from segfw.model.training_record import RUN_FILE, RunRecord, read_curve, read_metrics
 from segfw.training import run_record as runrecord
 from segfw.training.metrics_log import LONGEST_LINE, append_metrics, epoch_line, keep_metrics_before
+from segfw.training.prepare import used_precision
 from segfw.training.run_record import data_digest, describe_session, git_state, note_session
 from segfw.training.settings import TrainSettings
 
@@ -45,6 +47,12 @@ def test_the_line_of_an_epoch_says_all_there_is():
         "epoch 12  loss -0.512  val -0.430  dice 0.812 (bright 0.820  dark 0.805)  whole 0.845  "
         "4.0 s/step  waited 0%  augment 8%  3.2 GB  left 1:03"
     )
+
+
+def test_names_are_whole_where_the_line_has_room():
+    line = epoch_line(ROW, ["refined, simulated clicks", "given"], "", 63)
+    assert "(refined, simulated clicks 0.820  given 0.805)" in line
+    assert len(line) <= LONGEST_LINE
 
 
 @pytest.mark.parametrize("labels", [1, 3, 60])
@@ -117,6 +125,17 @@ def test_the_digest_follows_the_data_and_not_their_place(stored, tmp_path):
     # Written again elsewhere, by another process or not: the same, unless one mask has changed.
     assert digest == data_digest(store(tmp_path / "again"), ["a", "b", "c"])
     assert digest != data_digest(store(tmp_path / "changed", "b"), ["a", "b", "c"])
+
+
+def test_the_precision_that_is_told_is_the_one_that_gradients_are_computed_in():
+    # On a CPU the gradients of two slices at a deep stage are wrong in 16 bit, so that they are computed in 32.
+    two_slices = configuration(ZSCORE, three_stages()).model_copy(update={"patch_size": (4, 8, 8)})
+    three_slices = two_slices.model_copy(update={"patch_size": (6, 8, 8)})
+    cpu = torch.device("cpu")
+    assert used_precision(two_slices, cpu, torch.bfloat16) == torch.float32
+    assert used_precision(three_slices, cpu, torch.bfloat16) == torch.bfloat16
+    assert used_precision(two_slices, torch.device("cuda"), torch.bfloat16) == torch.bfloat16
+    assert used_precision(two_slices, cpu, torch.float32) == torch.float32
 
 
 def test_a_run_that_goes_on_adds_to_its_record(stored, tmp_path):

@@ -125,6 +125,10 @@ def test_settings_that_a_run_does_not_follow_are_named(work, capsys):
     shown = capsys.readouterr().out
     assert f"note: --epochs 7 is not followed, because {work}/runs/2d/fold_0 was begun with 1" in shown
     assert "--steps-per-epoch" not in shown
+    train(work, "2d", "0", **SHORT | {"time_budget_s": 150.0, "resume": True})
+    assert f"note: --time-budget 2m30s is not followed, because {work}/runs/2d/fold_0 was begun without" in (
+        capsys.readouterr().out
+    )
 
 
 # ---- what people wrote ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.run import run
 from segfw.verbs.select import select
-from segfw.verbs.train import train
+from segfw.verbs.train import refined_text, train
 
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "device": "cpu"}
 
@@ -109,6 +110,17 @@ def test_a_refiner_begins_with_the_network_of_its_own_fold(trained):
     wider = refiner.model_copy(update={"network": refining().model_copy(update={"features": (8, 16)})})
     assert file_to_start_from(trained, plan, wider, "0") is None
     assert file_to_start_from(trained, plan, plan.configurations[FULLRES], "0") is None
+
+
+@pytest.mark.parametrize(("refined", "is_warned"), [(0.7, True), (0.8, True), (0.9, False)])
+def test_clicks_that_do_not_help_yet_are_warned_of(tmp_path, refined, is_warned):
+    folder = fold_folder(tmp_path, REFINE, "0")
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "val_dice_per_label": [refined, 0.8]}) + "\n")
+    said = refined_text(tmp_path, "0", folder)
+    assert f"Dice {refined:.4f} after 1 to 6 simulated clicks, where the given masks have 0.8000" in said
+    assert ("warning: clicks do not make masks better yet" in said) is is_warned
+    assert (f"segfw train {tmp_path} 3d_refine 0 --extend 2h" in said) is is_warned
 
 
 def test_a_refiner_is_added_to_what_is_trained_without_touching_it(raw, tmp_path, capsys):

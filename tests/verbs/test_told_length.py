@@ -61,6 +61,14 @@ def test_warned_of_is_what_nobody_asked_for_and_what_is_of_no_use(configuration,
         assert warnings[0].endswith("a time of your choice: segfw train 'my work' 3d_fullres 0 --time-budget 2h")
 
 
+def test_the_command_that_is_proposed_keeps_what_else_was_asked_for(make_raw, tmp_path, capsys):
+    raw, work = make_raw(), tmp_path / "work"
+    assert main(["run", str(raw), str(work), *QUICK, "--seed", "7", "--time-budget", "0.1s", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    longer = "--configurations 3d_fullres --folds 0 --seed 7 --device cpu --time-budget 2h"
+    assert f"to train for longer: segfw run {raw} {work} {longer}" in said
+
+
 def test_a_run_of_six_steps_is_warned_of_at_both_ends_and_in_its_record(make_raw, tmp_path, capsys):
     raw, work = make_raw(), tmp_path / "work"
     assert main(["run", str(raw), str(work), *QUICK, "--epochs", "2", "--steps-per-epoch", "3"]) == 0
