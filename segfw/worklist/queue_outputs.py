@@ -155,8 +155,9 @@ def queue_lines(queue: ReviewQueue) -> list[str]:
         lines.append(f"warning: nothing is told of {count(len(queue.left_out), 'case')}: {names}{more}")
     for item in queue.items(0, SHOWN):
         where = "" if item.region is None else f", region {item.region}"
-        gain = f"may gain {item.gain:.2f} Dice" if queue.ranked_by == "quality" else f"doubt {item.gain or 0:.3f}"
-        told = "" if item.gain is None else f", {gain}"
+        told = ""
+        if item.gain is not None:  # of what is read for an audit nothing is told
+            told = f", may gain {item.gain:.2f} Dice" if queue.ranked_by == "quality" else f", doubt {item.gain:.3f}"
         first = item.reason.split("; ")[0]  # the table has all
         why = f"; {first}" if first else ""
         lines.append(f"{printable(item.case)}: {item.structure}{where}: {item.minutes:.1f} min{told}{why}")

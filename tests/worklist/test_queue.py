@@ -15,6 +15,7 @@ from segfw.reviewing.review_store import ReviewStore
 from segfw.standing.of_review import review_facts
 from segfw.worklist.planted_cases import PlantedCases
 from segfw.worklist.queue_file import read_queue
+from segfw.worklist.queue_outputs import queue_lines
 
 CASES = tuple(f"case_{number:02d}" for number in range(6))
 
@@ -196,6 +197,9 @@ def test_an_audit_is_drawn_before_read_after_and_bounds_the_rest(folder):
         minutes.setdefault((item.structure, is_new), set()).add(item.minutes)
     assert all(len(each) == 1 for each in minutes.values())
     assert "0 of" in begun.audit[0].text
+    lines = queue_lines(begun)[1:]  # below the sums: nothing that was predicted is told of what the audit drew
+    assert all(line.endswith(" min; drawn for the audit") for line in lines[: len(wanted)])
+    assert all(", may gain " in line for line in lines[len(wanted) : -2])
 
     for case, name in wanted:
         if store.standing(case).state == "DRAFT":
