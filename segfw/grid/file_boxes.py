@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, floor
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from segfw.grid.block_resampler import BlockResampler
 from segfw.grid.boxes import Block, Box
 from segfw.grid.preprocess import PreprocessRecord
-from segfw.images.volume import Volume, from_orientation, to_orientation
+from segfw.images.geometry import Geometry
+from segfw.images.volume import Orientation, Volume, from_orientation, to_orientation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +45,10 @@ class FileBox:
 
     def of_mask(self, mask_zyx: np.ndarray) -> np.ndarray:
         """A mask on ``source`` on the file's voxels of ``box``, bool: where more than half of it is."""
+        if self.resampler.keeps_grid:
+            return self.in_file_order(mask_zyx)
         values = torch.from_numpy(np.ascontiguousarray(mask_zyx, dtype=np.float32))[None]
-        resized = values if self.resampler.keeps_grid else self.resampler.resize(values, self.crop)
-        return self.in_file_order(resized[0].numpy() > 0.5)
+        return self.in_file_order(self.resampler.resize(values, self.crop)[0].numpy() > 0.5)
 
     def in_file_order(self, values_zyx: np.ndarray) -> np.ndarray:
         """Values on ``crop`` in the order of the file's axes."""
@@ -55,10 +58,7 @@ class FileBox:
 
 def _box_in_file(crop: Block, record: PreprocessRecord) -> Box:
     """The corners of a block of the crop, as indices of the file's array."""
-    original = record.original
-    empty = Volume(array=np.broadcast_to(np.uint8(0), (1, *original.shape)), geometry=original)
-    oriented = to_orientation(empty, record.orientation).geometry
-    to_file = np.linalg.inv(original.matrix) @ oriented.matrix
+    to_file = _to_file(record.original, record.orientation)
     order = np.argsort(record.axis_order)
     first = [crop[axis].start + start for axis, (start, _) in zip(order, record.box)]
     last = [crop[axis].stop - 1 + start for axis, (start, _) in zip(order, record.box)]
@@ -67,3 +67,10 @@ def _box_in_file(crop: Block, record: PreprocessRecord) -> Box:
     high = np.rint(corners[:, :3].max(0)).astype(int) + 1
     z, y, x = ((int(start), int(stop)) for start, stop in zip(low, high))
     return z, y, x
+
+
+@lru_cache(maxsize=16)
+def _to_file(original: Geometry, orientation: Orientation) -> np.ndarray:
+    """From indices of the oriented array to those of the file's, 4x4: the same for every box of an image."""
+    empty = Volume(array=np.broadcast_to(np.uint8(0), (1, *original.shape)), geometry=original)
+    return np.linalg.inv(original.matrix) @ to_orientation(empty, orientation).geometry.matrix

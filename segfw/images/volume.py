@@ -101,11 +101,10 @@ def to_orientation(volume: Volume, orientation: Orientation) -> Volume:
 
 def from_orientation(array_zyx: np.ndarray, original: Geometry, orientation: Orientation) -> np.ndarray:
     """Undoes ``to_orientation`` for a (Z, Y, X) array made on the oriented form of ``original``."""
-    from nibabel.orientations import apply_orientation, ornt_transform
-
     if orientation == AS_STORED:
         return array_zyx
-    return apply_orientation(array_zyx, ornt_transform(UNCHANGED, _transform_to(original, orientation)))
+    flips, axes = _way_back(original, orientation)
+    return array_zyx[flips].transpose(axes)
 
 
 @lru_cache(maxsize=256)
@@ -113,6 +112,16 @@ def _transform_to(geometry: Geometry, orientation: Orientation) -> np.ndarray:
     from nibabel.orientations import io_orientation, ornt_transform
 
     return ornt_transform(io_orientation(geometry.matrix), _wanted_axes(orientation))
+
+
+@lru_cache(maxsize=256)
+def _way_back(geometry: Geometry, orientation: Orientation) -> tuple[tuple[slice, ...], tuple[int, ...]]:
+    """How axes of the oriented array are flipped, and then in which order taken, to undo ``to_orientation``."""
+    from nibabel.orientations import ornt_transform
+
+    transform = ornt_transform(UNCHANGED, _transform_to(geometry, orientation))
+    flips = tuple(slice(None, None, -1 if flip == -1 else 1) for flip in transform[:, 1])
+    return flips, tuple(np.argsort(transform[:, 0]).tolist())
 
 
 def _wanted_axes(orientation: Orientation) -> np.ndarray:

@@ -80,7 +80,7 @@ def case_regions(
         candidates: list[Candidate] = []
         left_out = 0
         for names, runs in _candidates(each, box, written, folds):
-            size = len(json.dumps(runs)) + len(json.dumps(names))
+            size = len(str(list(runs))) + len(json.dumps(names))  # numbers look in JSON as in Python
             if size > left_bytes:
                 left_out += 1
                 continue

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from segfw.dataset.labels import LabelSet
-from segfw.grid.boxes import Block
 from segfw.grid.slabs import Slab
 from segfw.quality.member_maps import (
     DOUBTFUL,
@@ -49,14 +48,6 @@ class StructureDoubt:
     def wrong_n(self) -> np.ndarray:
         """Share of each voxel that is expected to be wrong."""
         return np.where(self.is_inside_n, 1 - self.probability_n, self.probability_n)
-
-    def within(self, block: Block, shape: tuple[int, int, int]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Which of the voxels lie in a block of the grid, bool (N,), and where in it those do."""
-        places = np.unravel_index(self.index_n, shape)
-        is_there = np.ones(len(self.index_n), bool)
-        for along, part in zip(places, block):
-            is_there &= (along >= part.start) & (along < part.stop)
-        return is_there, tuple(along[is_there] - part.start for along, part in zip(places, block))
 
 
 class DoubtfulVoxels:

@@ -12,6 +12,7 @@ mask it says nothing, since odd images are often segmented well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -76,20 +77,54 @@ class Gate(Record):
 
     def look_at(self, fingerprints: Sequence[Fingerprint]) -> list[GateVerdict]:
         """Verdicts on images, each by itself; ValueError as of ``look``."""
-        for fingerprint in fingerprints:
-            if _names(fingerprint) != self.names:
-                raise ValueError(f"the image's entries are {_names(fingerprint)}, those of training {self.names}")
-        rows_nf = np.asarray(self.rows)
-        rows_mf = _rows(fingerprints, np.asarray(self.template))
-        mahalanobis_m, neighbours_m = _Distances(rows_nf, self.names).of(rows_mf)
-        larger_m = np.maximum(mahalanobis_m / self.scale_mahalanobis, neighbours_m / self.scale_neighbours)
-        return [self._verdict(row_f, float(larger / self.limit), rows_nf) for row_f, larger in zip(rows_mf, larger_m)]
+        return self.opened().look_at(fingerprints)
 
-    def _verdict(self, row_f: np.ndarray, score: float, rows_nf: np.ndarray) -> GateVerdict:
-        below = np.asarray(self.scores) < score
-        percentile = 100 * float(np.asarray(self.weights)[below].sum()) / self.patients
+    def opened(self) -> OpenGate:
+        """The gate with all that is the same for every image, for those who look at one after the other."""
+        rows_nf = np.asarray(self.rows)
+        return OpenGate(
+            gate=self,
+            rows_nf=rows_nf,
+            template_ct=np.asarray(self.template),
+            distances=_Distances(rows_nf, self.names),
+            scores_n=np.asarray(self.scores),
+            weights_n=np.asarray(self.weights),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenGate:
+    """A gate whose numbers of the training images are arrays, with the distances from them: made once for all cases."""
+
+    gate: Gate
+    rows_nf: np.ndarray
+    template_ct: np.ndarray
+    distances: _Distances
+    scores_n: np.ndarray
+    weights_n: np.ndarray
+
+    def look(self, fingerprint: Fingerprint) -> GateVerdict:
+        """As ``Gate.look``."""
+        return self.look_at([fingerprint])[0]
+
+    def look_at(self, fingerprints: Sequence[Fingerprint]) -> list[GateVerdict]:
+        """As ``Gate.look_at``."""
+        gate = self.gate
+        for fingerprint in fingerprints:
+            if _names(fingerprint) != gate.names:
+                raise ValueError(f"the image's entries are {_names(fingerprint)}, those of training {gate.names}")
+        rows_mf = _rows(fingerprints, self.template_ct)
+        mahalanobis_m, neighbours_m = self.distances.of(rows_mf)
+        larger_m = np.maximum(mahalanobis_m / gate.scale_mahalanobis, neighbours_m / gate.scale_neighbours)
+        return [self._verdict(row_f, float(larger / gate.limit)) for row_f, larger in zip(rows_mf, larger_m)]
+
+    def _verdict(self, row_f: np.ndarray, score: float) -> GateVerdict:
+        gate = self.gate
+        percentile = 100 * float(self.weights_n[self.scores_n < score].sum()) / gate.patients
         verdict: GateName = "usual" if score <= 1 else "odd" if score <= FAR else "far"
-        reasons = () if verdict == "usual" else odd_entries(self.names, row_f, rows_nf, _scales(rows_nf, self.names))
+        reasons: tuple[str, ...] = ()
+        if verdict != "usual":
+            reasons = odd_entries(gate.names, row_f, self.rows_nf, self.distances.scale_f)
         return GateVerdict(score=score, percentile=min(100.0, percentile), verdict=verdict, reasons=reasons)
 
 
@@ -161,8 +196,8 @@ class _Distances:
 
     def __init__(self, rows_nf: np.ndarray, names: Sequence[str]) -> None:
         self._mean_f = rows_nf.mean(0)
-        self._scale_f = _scales(rows_nf, names)
-        self._rows_nf = (rows_nf - self._mean_f) / self._scale_f
+        self.scale_f = _scales(rows_nf, names)
+        self._rows_nf = (rows_nf - self._mean_f) / self.scale_f
         covariance_ff = np.cov(self._rows_nf.T)
         # An entry that hardly varies is as wide as its least standard deviation.
         widths_f = np.maximum(np.diag(covariance_ff), SHRINKAGE)
@@ -170,7 +205,7 @@ class _Distances:
 
     def of(self, rows_mf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mahalanobis distance and mean distance to the nearest rows, (M,) each, of images that are not among them."""
-        z_mf = (rows_mf - self._mean_f) / self._scale_f
+        z_mf = (rows_mf - self._mean_f) / self.scale_f
         squares_m = np.einsum("mf,fg,mg->m", z_mf, self._precision_ff, z_mf)
         apart_mn = np.linalg.norm(z_mf[:, None] - self._rows_nf[None], axis=2)
         return np.sqrt(squares_m), np.sort(apart_mn, axis=1)[:, :NEIGHBOURS].mean(1)

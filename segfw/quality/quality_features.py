@@ -153,11 +153,13 @@ def structure_features(
         output = outputs[name]
         voxels = float(sums.mask[output])
         mask_zyx, corner = _cut_out(codes_zyx, codes, boxes[name])
-        form = _form_of(mask_zyx, corner, codes_zyx.shape, spacing_mm)
+        form = _Form()
         offset = None
-        if centre is not None and mask_zyx is not None:
-            own = _centroid_mm(mask_zyx, spacing_mm, corner)
-            offset = None if own is None else _difference(own, centre)
+        if mask_zyx is not None:
+            along = _counts_along(mask_zyx)
+            form = _form_of(mask_zyx, along[0], corner, codes_zyx.shape, spacing_mm)
+            own = _centroid_mm(along, spacing_mm, corner)
+            offset = None if own is None or centre is None else _difference(own, centre)
         features = Features(
             voxels=int(voxels),
             volume_mm3=voxels * float(np.prod(spacing_mm)),
@@ -231,7 +233,7 @@ def shapes_of(
         voxels = 0 if mask_zyx is None else int(mask_zyx.sum())
         if (drawn is not None and name not in drawn) or ignored > UNKNOWN_SHARE * voxels:
             continue
-        own = None if mask_zyx is None else _centroid_mm(mask_zyx, spacing_mm, corner)
+        own = None if mask_zyx is None else _centroid_mm(_counts_along(mask_zyx), spacing_mm, corner)
         offset = None if own is None or centre is None else _difference(own, centre)
         shapes[name] = Shape(volume_mm3=voxels * float(np.prod(spacing_mm)), offset_mm=offset)
     return shapes
@@ -286,12 +288,14 @@ class _Form:
 
 
 def _form_of(
-    mask_zyx: np.ndarray | None, corner: tuple[int, int, int], shape: tuple[int, ...], spacing_mm: Spacing
+    mask_zyx: np.ndarray,
+    per_slice: np.ndarray,
+    corner: tuple[int, int, int],
+    shape: tuple[int, ...],
+    spacing_mm: Spacing,
 ) -> _Form:
-    if mask_zyx is None:
-        return _Form()
+    """Of a mask in the box around it, with its voxels in each slice."""
     components, number = connected_components(mask_zyx)
-    per_slice = _of_slices(mask_zyx)
     voxels = int(per_slice.sum())
     largest = voxels if number == 1 else int(np.bincount(components.ravel())[1:].max())
     overlaps = _of_slices(mask_zyx[1:] & mask_zyx[:-1])
@@ -308,7 +312,7 @@ def _form_of(
         # 1 of a ball with a smooth surface; a ball of voxels has 0.67, because its faces have 1.5 times the area.
         roundness=float((36 * np.pi) ** (1 / 3) * volume ** (2 / 3) / surface),
         filling=voxels / mask_zyx.size,
-        at_border=_border_voxels(mask_zyx, corner, shape) / voxels,
+        at_border=_border_voxels(mask_zyx, voxels, corner, shape) / voxels,
     )
 
 
@@ -328,14 +332,16 @@ def _surface_mm2(mask_zyx: np.ndarray, spacing_mm: Spacing) -> float:
     return total
 
 
-def _border_voxels(mask_zyx: np.ndarray, corner: tuple[int, int, int], shape: tuple[int, ...]) -> int:
+def _border_voxels(mask_zyx: np.ndarray, voxels: int, corner: tuple[int, int, int], shape: tuple[int, ...]) -> int:
     """Voxels in the outermost ones of the image, along axes that are long enough to have an inside."""
     inside = []
+    if all(start > 0 and start + size < whole for start, size, whole in zip(corner, mask_zyx.shape, shape)):
+        return 0
     for start, size, whole in zip(corner, mask_zyx.shape, shape):
         first = 1 if whole >= 3 and start == 0 else 0
         last = 1 if whole >= 3 and start + size == whole else 0
         inside.append(slice(first, max(size - last, first)))
-    return int(np.count_nonzero(mask_zyx) - np.count_nonzero(mask_zyx[tuple(inside)]))
+    return voxels - int(np.count_nonzero(mask_zyx[tuple(inside)]))
 
 
 def _centre_mm(
@@ -346,19 +352,26 @@ def _centre_mm(
     if box is None:
         return None
     z, y, x = box
-    return _centroid_mm(is_foreground_zyx[box], spacing_mm, (z.start, y.start, x.start))
+    return _centroid_mm(_counts_along(is_foreground_zyx[box]), spacing_mm, (z.start, y.start, x.start))
+
+
+def _counts_along(mask_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels of a mask at each place along the three axes."""
+    voxels_zy = mask_zyx.sum(2)
+    return voxels_zy.sum(1), voxels_zy.sum(0), mask_zyx.sum(0).sum(0)
 
 
 def _centroid_mm(
-    mask_zyx: np.ndarray, spacing_mm: Spacing, corner: tuple[int, int, int] = (0, 0, 0)
+    counts_along: tuple[np.ndarray, np.ndarray, np.ndarray],
+    spacing_mm: Spacing,
+    corner: tuple[int, int, int] = (0, 0, 0),
 ) -> tuple[float, float, float] | None:
-    """Mean place of a mask's voxels, in millimetres from the grid's first voxel."""
-    voxels_zy = mask_zyx.sum(2)
-    total = voxels_zy.sum()
+    """Mean place of a mask's voxels (``_counts_along``), in millimetres from the grid's first voxel."""
+    total = counts_along[0].sum()
     if not total:
         return None
     place = []
-    for axis, weights in enumerate((voxels_zy.sum(1), voxels_zy.sum(0), mask_zyx.sum(0).sum(0))):
+    for axis, weights in enumerate(counts_along):
         mean = float((weights * np.arange(len(weights))).sum() / total)
         place.append((mean + corner[axis]) * spacing_mm[axis])
     z, y, x = place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from segfw.quality.candidate_masks import case_regions, names_in_masks, values_i
 from segfw.quality.case_quality import EXCHANGEABLE, WITHDRAWN, CaseQuality, CaseRegions, regions_file
 from segfw.quality.doubtful_voxels import DoubtfulVoxels
 from segfw.quality.image_fingerprint import image_fingerprint
-from segfw.quality.input_gate import GateVerdict
+from segfw.quality.input_gate import GateVerdict, OpenGate
 from segfw.quality.member_maps import MemberMaps
 from segfw.quality.quality_features import pairwise_dice, structure_features
 from segfw.quality.quality_model import QualityModel, StructureQuality
@@ -75,9 +76,13 @@ class MaskJudge:
 
     def gate_verdict(self, prepared: PreparedImage) -> GateVerdict | None:
         """What the gate says of an image; None of a model without one."""
-        if self.quality.gate is None:
+        if self._gate is None:
             return None
-        return self.quality.gate.look(image_fingerprint(prepared.image, prepared.record))
+        return self._gate.look(image_fingerprint(prepared.image, prepared.record))
+
+    @cached_property
+    def _gate(self) -> OpenGate | None:
+        return None if self.quality.gate is None else self.quality.gate.opened()
 
     def guarantee_of(self, gate: GateVerdict | None) -> str:
         """What is promised of one image."""

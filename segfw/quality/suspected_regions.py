@@ -19,6 +19,7 @@ from math import sqrt
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from segfw.base.components import connected_components
 from segfw.grid.boxes import Block, block_of, shape_of
@@ -69,6 +70,11 @@ class StructureInMaps:
         sizes[0] = 0
         return numbered, sizes
 
+    @cached_property
+    def places_3n(self) -> np.ndarray:
+        """Where the voxels in doubt are in the network's grid, (3, N)."""
+        return np.stack(np.unravel_index(self.doubt.index_n, self.maps.record.shape))
+
     def mask(self, block: Block, member: int | None = None) -> np.ndarray:
         """Where the structure is in a block, bool: by the mean, or by one member."""
         codes = self.maps.mean_classes if member is None else self.maps.classes[member]
@@ -80,8 +86,11 @@ class StructureInMaps:
         values = inside.astype(np.float32)
         if not self.maps.labels.regions:
             values *= self.maps.probability[block].astype(np.float32) / 255
-        is_there, places = self.doubt.within(block, self.maps.record.shape)
-        values[places] = self.doubt.probability_n[is_there]
+        is_there_n = np.ones(len(self.doubt.index_n), bool)
+        for along_n, part in zip(self.places_3n, block):
+            is_there_n &= (along_n >= part.start) & (along_n < part.stop)
+        places = tuple(along_n[is_there_n] - part.start for along_n, part in zip(self.places_3n, block))
+        values[places] = self.doubt.probability_n[is_there_n]
         return values
 
 
@@ -145,9 +154,8 @@ def regions_of_doubt(each: StructureInMaps) -> list[FoundRegion]:
     doubt = each.doubt
     if not len(doubt.index_n):
         return []
-    shape = each.maps.record.shape
     voxel_mm3 = _voxel_mm3(each.maps)
-    places = np.stack(np.unravel_index(doubt.index_n, shape))
+    places = each.places_3n
     corner = places.min(1)
     block = _block(corner, places.max(1) + 1)
     inside = places - corner[:, None]
@@ -164,18 +172,23 @@ def regions_of_doubt(each: StructureInMaps) -> list[FoundRegion]:
     is_enough = np.maximum(wrong, differing) >= 1 - 1e-6
     order = np.argsort(-wrong, kind="stable")
     chosen = [int(index) for index in order if index > 0 and is_enough[index]][:MOST_REGIONS]
-    return [_region(each, "doubt", components == index, block, float(wrong[index]) * voxel_mm3) for index in chosen]
+    return _parts(each, "doubt", components, block, {index: float(wrong[index]) * voxel_mm3 for index in chosen})
 
 
 def is_beyond_rim(each: StructureInMaps, places_3n: np.ndarray) -> np.ndarray:
     """Whether a voxel has no neighbour on the other side of the mask's border, bool (N,)."""
-    shape = np.array(each.maps.record.shape)[:, None]
-    codes = each.maps.mean_classes
-    own = is_any_of(codes[tuple(places_3n)], each.codes)
+    shape = each.maps.record.shape
+    code_n = each.maps.mean_classes.ravel()
+    own = is_any_of(each.maps.mean_classes[tuple(places_3n)], each.codes)
+    # Flat indices along each axis: there, behind and before; beyond the image its last voxel stands for what is not.
+    strides = (shape[1] * shape[2], shape[2], 1)
+    z, y, x = (
+        [np.clip(along_n + step, 0, size - 1) * stride for step in (0, 1, -1)]
+        for along_n, size, stride in zip(places_3n, shape, strides)
+    )
     is_beyond = np.ones(places_3n.shape[1], bool)
-    for offset in rim_offsets(each.maps.record.spacing_mm):
-        neighbours = np.clip(places_3n + np.array(offset)[:, None], 0, shape - 1)
-        is_beyond &= is_any_of(codes[tuple(neighbours)], each.codes) == own
+    for dz, dy, dx in rim_offsets(each.maps.record.spacing_mm):
+        is_beyond &= is_any_of(code_n[z[dz] + y[dy] + x[dx]], each.codes) == own
     return is_beyond
 
 
@@ -199,9 +212,12 @@ def rim_offsets(spacing_mm: Spacing) -> tuple[tuple[int, int, int], ...]:
 def _is_interior(is_doubtful: np.ndarray, places_3n: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     """Whether all neighbours of a doubtful voxel are in doubt, so that this is thicker than a rim."""
     padded = np.pad(is_doubtful, 1)
+    index_n = np.ravel_multi_index(tuple(places_3n + 1), padded.shape)
+    padded_n = padded.ravel()
+    _, height, width = padded.shape
     result = np.ones(places_3n.shape[1], bool)
-    for offset in rim_offsets(spacing_mm):
-        result &= padded[tuple(places_3n + 1 + np.array(offset)[:, None])]
+    for dz, dy, dx in rim_offsets(spacing_mm):
+        result &= padded_n[index_n + (dz * height + dy) * width + dx]
     return result
 
 
@@ -219,7 +235,7 @@ def islands(each: StructureInMaps) -> list[FoundRegion]:
     wrong[0] = -1
     wrong[sizes.argmax()] = -1
     chosen = [int(index) for index in np.argsort(-wrong, kind="stable")[:MOST_REGIONS] if wrong[index] >= 0]
-    return [_region(each, "island", components == index, each.box, float(wrong[index])) for index in chosen]
+    return _parts(each, "island", components, each.box, {index: float(wrong[index]) for index in chosen})
 
 
 def gaps(each: StructureInMaps) -> list[FoundRegion]:
@@ -263,7 +279,7 @@ def missing(each: StructureInMaps, priors: StructurePriors | None) -> list[Found
                 structure=each.name, kind="missing", block=None, mask_zyx=None, voxels=0, expected_wrong_mm3=usual_mm3
             )
         ]
-    places = np.stack(np.unravel_index(doubt.index_n, each.maps.record.shape))
+    places = each.places_3n
     corner = places.min(1)
     block = _block(corner, places.max(1) + 1)
     mask = np.zeros(shape_of(block), bool)
@@ -285,15 +301,34 @@ def outlier_shape(each: StructureInMaps, deviations: Sequence[float | None]) -> 
 # ---- blocks ----
 
 
+def _parts(
+    each: StructureInMaps, kind: RegionKind, components: np.ndarray, block: Block, wrong_mm3: Mapping[int, float]
+) -> list[FoundRegion]:
+    """Regions of some of the components in a block, each cut to the box around it, which one pass finds for all."""
+    if not wrong_mm3:
+        return []
+    boxes = ndimage.find_objects(components)
+    regions = []
+    for index, wrong in wrong_mm3.items():
+        box = boxes[index - 1]
+        regions.append(_cut_region(each, kind, components[box] == index, box, block, wrong))
+    return regions
+
+
 def _region(
     each: StructureInMaps, kind: RegionKind, mask_zyx: np.ndarray, block: Block, wrong_mm3: float
 ) -> FoundRegion:
     """A region cut to the box around it."""
     within = block_of(mask_zyx)
     assert within is not None  # a region has voxels
-    corner = [part.start for part in block]
-    z, y, x = (slice(part.start + start, part.stop + start) for part, start in zip(within, corner))
-    cut = np.ascontiguousarray(mask_zyx[within])
+    return _cut_region(each, kind, np.ascontiguousarray(mask_zyx[within]), within, block, wrong_mm3)
+
+
+def _cut_region(
+    each: StructureInMaps, kind: RegionKind, cut: np.ndarray, within: Block, block: Block, wrong_mm3: float
+) -> FoundRegion:
+    """A region that was cut to a box within a block."""
+    z, y, x = (slice(part.start + outer.start, part.stop + outer.start) for part, outer in zip(within, block))
     return FoundRegion(
         structure=each.name,
         kind=kind,
