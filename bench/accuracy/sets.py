@@ -22,6 +22,7 @@ SETS = {
     "cardiac_cine": DataSet(folder="cardiac_cine", is_in_bank=True),
     "head_neck_ct": DataSet(folder="head_neck_ct", is_in_bank=True),
     "retina_2d": DataSet(folder="retina_2d"),
+    "brain_slices": DataSet(folder="brain_slices_2d_many_labels"),
 }
 
 
