@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from types import FrameType
@@ -24,12 +24,12 @@ from typing import NoReturn
 
 from bench.accuracy.false_alarms import false_alarms
 from bench.accuracy.false_alarms import table as alarms_table
-from bench.accuracy.results import KEPT_METRICS, Arm, Result, Training
+from bench.accuracy.results import KEPT_METRICS, Arm, Result, Training, every_result
 from bench.accuracy.sets import SETS
+from bench.accuracy.statements import told_in_work, told_of
 from bench.accuracy.tables import tables
 from bench.accuracy.trainings import Place, train_all
 from bench.accuracy.usefulness import table as usefulness_table
-from bench.accuracy.usefulness import told_in_work, told_of
 from bench.result_lines import read_lines
 from bench.subcommands import RESULTS, Subcommands, add_data, add_results, call
 from segfw.base.records import UserError
@@ -65,14 +65,22 @@ def said(args: argparse.Namespace) -> None:
     if args.works:
         print(usefulness_table([each for work in args.works for each in told_in_work(work)]))
     else:
-        print(usefulness_table([told_of(result) for result in _chosen(args)]))
+        # What was said of a training that was done again was said all the same.
+        print(usefulness_table([told_of(result) for result in _chosen(args, read=every_result)]))
 
 
-def _chosen(args: argparse.Namespace, against: str | None = None) -> list[Result]:
+def _newest(path: Path) -> list[Result]:
+    """The newest result of each training."""
+    return read_lines(Result, path)
+
+
+def _chosen(
+    args: argparse.Namespace, against: str | None = None, *, read: Callable[[Path], list[Result]] = _newest
+) -> list[Result]:
     """The results that are asked for, with those of the arm that others are held against; UserError without any."""
     results = [
         result
-        for result in read_lines(Result, args.results)
+        for result in read(args.results)
         if (not args.sets or result.data_set in args.sets)
         and (not args.arms or result.arm.name in (*args.arms, against))
         and (args.minutes is None or result.minutes == args.minutes)

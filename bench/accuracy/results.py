@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import JsonValue
 
+from bench.result_lines import sourced_lines
 from segfw.base.records import Record, UserError
 
 # By name in METRICS of segfw/evaluation/metrics.py; scans have millimetres, photographs pixels.
@@ -88,6 +90,11 @@ class Result(Training):
     def of(cls, training: Training, **found: Any) -> Self:
         """What was found of a training."""
         return cls(**dict(training), **found)
+
+
+def every_result(path: Path) -> list[Result]:
+    """All lines of a file, also those of trainings that were done again; UserError names a line that is none."""
+    return [Result.parse(line, source) for source, line in sourced_lines(path)]
 
 
 def require_same_arm(training: Training, results: Iterable[Training]) -> None:

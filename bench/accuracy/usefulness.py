@@ -1,160 +1,19 @@
-"""What was said of each training before its first step, beside what it reached: was it of use for what was named?
-
-A statement names structures that so many steps are enough for (``usefulness`` in segfw/model/short_runs.py). It is
-right where those it names have a mean Dice of at least USEFUL, and the others, if there are any, less.
-
-The rule has been changed since the first trainings. What it would say now is counted beside what was said then, by the
-steps that were foretold then; such a count says little for a rule that was made on the same trainings.
-"""
+"""What was said of trainings beside what they reached, as a table: as said then, by the rule of now, and by rules of
+limits that were fitted to the other data sets."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
 
-from bench.accuracy.intervals import estimate, patients_in, values_of
-from bench.accuracy.results import Result, structures_of
+from bench.accuracy.left_out import LeftOut, LeftOutRules
+from bench.accuracy.statements import USEFUL, Statement, Told, by_the_rule_of_now, statement_of
 from bench.figures import markdown
 from segfw.base.records import UserError
 from segfw.base.words import count
-from segfw.evaluation.metrics import Scores
-from segfw.model.short_runs import features_that_tell, usefulness
-from segfw.model.source import load_plan
-from segfw.model.training_record import read_run_record
-from segfw.planning.structure_sizes import kept_structure_shares
-
-USEFUL = 0.5  # mean Dice of structures that somebody may correct by hand rather than draw anew
-SCORES = Path("validation") / "scores.json"
-FOR_ALL = re.compile("enough for large and small structures|enough for large structures, such as (all|the one) here")
-FOR_NONE = re.compile(
-    r"too few for a usable model|too few (features )?for structures under [0-9.]+% of a case, which all here are"
-)
-NOT_FOR = re.compile(r"enough for large structures, not for small ones \((?P<names>[^()]*)\)")
-FORETOLD = re.compile(r"(?:^|about )(?P<steps>[0-9,]+) steps")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """A training of which something was said: what it is called in tables, and what it reached.
-
-    ``features`` and ``shares`` are what the rule goes by, besides the steps that were foretold; None and nothing where
-    they are not known.
-    """
-
-    data_set: str
-    minutes: str
-    arm: str
-    steps: int
-    expected: str
-    dice: Mapping[str, float]  # by structure, means over cases
-    name: str
-    features: int | None = None
-    shares: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statement:
-    """What was said of one training, and the mean Dice of the structures it was enough for, and of the others."""
-
-    told: Told
-    words: str
-    named_dice: float | None  # None where there are none
-    other_dice: float | None
-    is_for_all: bool
-
-    @property
-    def is_right(self) -> bool:
-        """True if those that were named, and no others, are of use."""
-        is_named_right = self.named_dice is None or self.named_dice >= USEFUL
-        return is_named_right and (self.other_dice is None or self.other_dice < USEFUL)
-
-
-def told_of(result: Result) -> Told:
-    """Of a line of results."""
-    structures = structures_of([result])
-    found = estimate([values_of(result, structures, "dice")], patients_in([result])).of_structures
-    return Told(
-        data_set=result.data_set,
-        minutes=f"{result.minutes:g}",
-        arm=result.arm.name,
-        steps=result.steps,
-        expected=str(result.said.get("expected") or ""),
-        dice={name: value for name, value in zip(structures, found) if math.isfinite(value)},
-        name=result.text,
-        features=result.features,
-        shares=result.shares,
-    )
-
-
-def told_in_work(work: Path) -> list[Told]:
-    """Of every fold of a work folder that is trained and scored and of which something was said."""
-    plan = load_plan(work)
-    shares = kept_structure_shares(work, plan.labels)
-    found = []
-    for file in sorted(work.glob(f"runs/*/fold_*/{SCORES}")):
-        folder = file.parents[1]
-        run = read_run_record(folder)
-        if run is None or run.end is None or not run.sessions[0].expected:
-            continue
-        by_label = Scores.load(file).labels
-        found.append(
-            Told(
-                data_set=plan.dataset,
-                minutes=f"{run.end.seconds / 60:.0f}",
-                arm=f"{work.name} {folder.parent.name}",
-                steps=run.end.steps,
-                expected=run.sessions[0].expected,
-                dice={name: score.dice for name, score in by_label.items() if score.dice is not None},
-                name=str(folder),
-                features=features_that_tell(plan.configuration(folder.parent.name)),
-                shares=shares,
-            )
-        )
-    return found
-
-
-def statement_of(told: Told) -> Statement | None:
-    """None where nothing was said, by versions that could not."""
-    words = told.expected.rpartition(": ")[2]
-    if not words:
-        return None
-    named = enough_for(words, list(told.dice), told.name)
-    return Statement(
-        told=told,
-        words=words,
-        named_dice=_mean(told, named),
-        other_dice=_mean(told, [name for name in told.dice if name not in named]),
-        is_for_all=len(named) == len(told.dice),
-    )
-
-
-def by_the_rule_of_now(told: Told) -> Told | None:
-    """The same training with what is said by now of the steps that were foretold; None where not all is known."""
-    foretold = FORETOLD.search(told.expected)
-    if foretold is None or not told.shares or told.features is None:
-        return None
-    steps = int(foretold["steps"].replace(",", ""))
-    return replace(told, expected=f"{steps} steps: {usefulness(steps, told.shares, told.features)}")
-
-
-def enough_for(words: str, structures: Sequence[str], source: str) -> list[str]:
-    """Structures that the steps are said to be enough for; UserError, naming ``source``, where that is unclear."""
-    if FOR_ALL.fullmatch(words):
-        return list(structures)
-    if FOR_NONE.fullmatch(words):
-        return []
-    found = NOT_FOR.fullmatch(words)
-    names = re.split(", ", found["names"]) if found else []
-    if not names or not set(names) <= set(structures):
-        raise UserError(f"{source}: was said to be {words!r}, which names no structures that can be counted")
-    return [name for name in structures if name not in names]
 
 
 def table(trainings: Sequence[Told]) -> str:
-    """A line for each data set, length, arm and statement, and how many were right, then and by the rule of now."""
+    """A line for each data set, length, arm and statement, and how many were right: then, now, and left out."""
     statements = _statements(trainings)
     if not statements:
         raise UserError("none of these results says what was expected of it")
@@ -162,25 +21,42 @@ def table(trainings: Sequence[Told]) -> str:
     for each in statements:
         told = each.told
         groups.setdefault((told.data_set, told.minutes, told.arm, each.words), []).append(each)
+    rules = LeftOutRules([each.told for each in statements])
     head = ["data", "core-minutes", "arm", "steps", "said before the first step", "runs"]
-    rows = [[*head, "Dice of what it was enough for", "of the others", "right"]]
+    head += ["Dice of what it was enough for", "of the others"]
+    rows = [[*head, "right as said then", "by the rule of now", "by limits of the other data sets"]]
     for (data_set, minutes, arm, words), found in groups.items():
         steps = [each.told.steps for each in found]
         named = [each.named_dice for each in found if each.named_dice is not None]
         others = [each.other_dice for each in found if each.other_dice is not None]
-        right = sum(each.is_right for each in found)
         reach = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
-        cells = [data_set, minutes, arm, reach, words, str(len(found))]
-        rows.append([*cells, _range(named), _range(others), f"{right} of {len(found)}"])
-    lines = [markdown(rows), _summary("Right in", statements)]
-    now = [found for found in map(by_the_rule_of_now, trainings) if found is not None]
+        cells = [data_set, minutes, arm, reach, words, str(len(found)), _range(named), _range(others), _right(found)]
+        left_out = rules.of([each.told for each in found])
+        rows.append([*cells, _right(_now(found)), "-" if left_out is None else left_out.text])
+    lines = [markdown(rows), _summary("As said then: right in", statements)]
+    now = _now(statements)
     if now:
-        lines.append(_summary("By the rule of now, with the steps foretold then, right in", _statements(now)))
+        lines.append(_summary("By the rule of now, with the steps foretold then: right in", now))
+    each_set = rules.each_set()
+    if each_set:
+        lines.append(_summary_left_out(each_set))
     return "\n\n".join(lines)
 
 
 def _statements(trainings: Sequence[Told]) -> list[Statement]:
     return [found for found in map(statement_of, trainings) if found is not None]
+
+
+def _now(statements: Sequence[Statement]) -> list[Statement]:
+    """What is said by now of those of which all is known."""
+    told = [by_the_rule_of_now(each.told) for each in statements]
+    return _statements([each for each in told if each is not None])
+
+
+def _right(statements: Sequence[Statement]) -> str:
+    if not statements:
+        return "-"
+    return f"{sum(each.is_right for each in statements)} of {len(statements)}"
 
 
 def _summary(begins: str, statements: Sequence[Statement]) -> str:
@@ -192,8 +68,16 @@ def _summary(begins: str, statements: Sequence[Statement]) -> str:
     )
 
 
-def _mean(told: Told, structures: Sequence[str]) -> float | None:
-    return sum(told.dice[name] for name in structures) / len(structures) if structures else None
+def _summary_left_out(each_set: Sequence[LeftOut]) -> str:
+    runs = sum(found.runs for found in each_set)
+    least = sum(found.least for found in each_set)
+    most = sum(found.most for found in each_set)
+    return (
+        f"By limits fitted to the other {count(len(each_set) - 1, 'data set')}: right in {least} to {most} of "
+        f"{count(runs, 'run')} ({least / runs:.0%} to {most / runs:.0%}), by all limits that fit those equally well; "
+        f"said to be enough for all structures, with a mean Dice under {USEFUL}: at most "
+        f"{sum(found.wrong_for_all for found in each_set)}."
+    )
 
 
 def _range(values: Sequence[float]) -> str:

@@ -17,18 +17,19 @@ from bench.accuracy.command import asked, build_parser, main
 from bench.accuracy.false_alarms import drawn_splits, false_alarms, splits
 from bench.accuracy.false_alarms import table as alarms_table
 from bench.accuracy.intervals import differences, estimate, paired_difference
-from bench.accuracy.results import Arm, CaseScores, Result, Training, require_same_arm
+from bench.accuracy.left_out import LeftOut, LeftOutRules
+from bench.accuracy.results import Arm, CaseScores, Result, Training, every_result, require_same_arm
 from bench.accuracy.sets import SETS, DataSet
+from bench.accuracy.statements import by_the_rule_of_now, enough_for, statement_of, told_in_work, told_of
 from bench.accuracy.tables import seed_means, tables
 from bench.accuracy.trainings import Job, Place, _Running, pinned_to, require_arm, require_one_configuration, train_all
-from bench.accuracy.usefulness import by_the_rule_of_now, enough_for, statement_of, told_in_work, told_of
 from bench.accuracy.usefulness import table as usefulness_table
 from bench.result_lines import append_line, read_lines
 from bench.runs import processor_name, usable_cores
 from builders.data import write_raw
 from segfw.base.records import UserError
 from segfw.cli import main as segfw
-from segfw.model.short_runs import usefulness
+from segfw.model.short_runs import Limits, usefulness
 from segfw.model.source import fold_folder, load_plan
 from segfw.model.training_record import read_run_record
 
@@ -207,9 +208,20 @@ def test_statements_of_narrow_networks_can_be_counted():
 
 
 def test_a_statement_that_names_not_all_structures_cannot_be_counted():
-    words = usefulness(1000, {"large": 0.1} | {f"small_{number}": 0.001 for number in range(5)})
+    shares = {"large": 0.1} | {f"small_{number}": 0.001 for number in range(5)}
+    words = usefulness(1000, shares)
     with pytest.raises(UserError, match="^here: was said to be 'enough for large structures, not for small ones"):
         enough_for(words, BOTH, "here")
+    assert words.endswith("(small_0, small_1, small_2 and 2 more)")
+    assert enough_for(words, list(shares), "here", shares) == ["large"]  # their shares tell which two
+    with pytest.raises(UserError, match="and 2 more"):
+        enough_for(words, list(shares), "here", shares | {"small_4": 0.1})  # which are not so many
+
+
+def test_too_few_steps_for_many_structures_are_enough_for_none():
+    shares = dict.fromkeys(("large", *"abcdefghijk"), 0.1)  # 12, of 30 steps each
+    assert enough_for(usefulness(359, shares), list(shares), "here") == []
+    assert enough_for(usefulness(360, shares), list(shares), "here") == list(shares)
 
 
 @pytest.mark.parametrize(
@@ -237,9 +249,9 @@ def test_statements_are_counted_and_those_of_all_structures_apart():
     results = [result({"p1_a": (0.9, 0.8)}, said=said, steps=2000), wrong, result({"p1_a": (0.9, 0.8)}, seed=2)]
     rows = usefulness_table([told_of(each) for each in results]).splitlines()
     kind = "| hearts | 6 | plain | 2000 to 2100 | enough for large and small structures |"
-    assert rows[2] == f"{kind} 2 | 0.450 to 0.850 | - | 1 of 2 |"
+    assert rows[2] == f"{kind} 2 | 0.450 to 0.850 | - | 1 of 2 | - | - |"
     assert rows[-1] == (
-        "Right in 1 of 2 runs (50%); said to be enough for all structures, with a mean Dice under 0.5: 1."
+        "As said then: right in 1 of 2 runs (50%); said to be enough for all structures, with a mean Dice under 0.5: 1."
     )
     with pytest.raises(UserError, match="^none of these results says"):
         usefulness_table([told_of(result({"p1_a": (0.9, 0.8)}))])
@@ -255,10 +267,43 @@ def test_what_the_rule_says_by_now_is_counted_beside_what_was_said_then():
     assert statement_of(by_the_rule_of_now(wide)).words == "enough for large and small structures"
     assert by_the_rule_of_now(told_of(result({"p1_a": (0.9, 0.0)}, said=said))) is None  # a line of before
     last = usefulness_table([narrow, wide]).splitlines()[-1]
-    assert last.startswith("By the rule of now, with the steps foretold then, right in 2 of 2 runs (100%); said")
+    assert last.startswith("By the rule of now, with the steps foretold then: right in 2 of 2 runs (100%); said")
     # Both structures of the first training have a mean under 0.5 where the large one is lost, too
     lost = told_of(result({"p1_a": (0.3, 0.0)}, said=said, features=16, shares=shares))
     assert not statement_of(by_the_rule_of_now(lost)).is_right
+
+
+LOOSE_AND_STRICT = [Limits(steps_for_small=650), Limits(steps_for_small=2600)]
+
+
+def told(data_set: str, large: float, small: float, small_share: float = 0.001):
+    """Of a training of which 1000 steps were foretold: LOOSE says that they find all, STRICT leaves small ones out."""
+    said = {"expected": "about 1,000 steps: too few for a usable model"}
+    shares = {"large": 0.1, "small": small_share}
+    return told_of(result({"p1_a": (large, small)}, data_set=data_set, said=said, features=32, shares=shares))
+
+
+def test_limits_of_the_other_data_sets_say_what_these_taught_them():
+    lost = told("necks", 0.9, 0.0)  # the other set teaches LOOSE, which promises both of a mean of 0.45
+    found = told("hearts", 0.9, 0.8)  # the other set teaches STRICT, which does not promise what is found
+    rules = LeftOutRules([lost, found], LOOSE_AND_STRICT)
+    assert rules.of([lost]) == LeftOut(runs=1, least=0, most=0, wrong_for_all=1)
+    assert rules.of([found]) == LeftOut(runs=1, least=0, most=0, wrong_for_all=0)
+
+
+def test_what_the_other_data_sets_leave_open_is_a_range():
+    lost = told("necks", 0.9, 0.0)
+    large = told("livers", 0.9, 0.8, small_share=0.1)  # nothing is small: both limits are right
+    again = told("necks", 0.8, 0.0)
+    rules = LeftOutRules([lost, again, large], LOOSE_AND_STRICT)
+    assert rules.of([lost, again]) == LeftOut(runs=2, least=0, most=2, wrong_for_all=2)
+    assert rules.of([lost]).text == "0 to 1 of 1"
+    assert [each.text for each in rules.each_set()] == ["0 to 2 of 2", "1 of 1"]
+    last = usefulness_table([lost, large]).splitlines()[-1]
+    assert last.startswith("By limits fitted to the other 1 data set: right in 1 to 2 of 2 runs (50% to 100%), by all")
+    assert LeftOutRules([lost], LOOSE_AND_STRICT).of([lost]) is None  # there is no other
+    unknown = told_of(result({"p1_a": (0.9, 0.0)}))  # a line of before
+    assert LeftOutRules([lost, unknown, large], LOOSE_AND_STRICT).of([unknown]) is None
 
 
 def test_lengths_and_data_sets_are_tables_of_their_own():
@@ -300,6 +345,7 @@ def test_the_newest_result_of_a_training_counts(tmp_path):
     for line in lines:
         append_line(path, line)
     assert read_lines(Result, path) == lines[1:]
+    assert every_result(path) == lines
     assert len(path.read_text().splitlines()) == 3
 
 
