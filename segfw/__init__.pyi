@@ -209,6 +209,7 @@ def compare_starts(
     images: tuple[str, ...] | list[str] = (),
     keep_out: tuple[str, ...] | list[str] = (),
     init_from: StrPath | None = None,
+    may_have_seen: bool = False,
     output: StrPath | None = None,
     device: str = "auto",
 ) -> StartsSummary: ...

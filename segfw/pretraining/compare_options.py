@@ -47,6 +47,9 @@ class CompareOptions(Options):
     images: tuple[str, ...] = option((), "folders of further images to pretrain on", metavar="FOLDER")
     keep_out: tuple[str, ...] = option((), "folders of images that must stay unseen", metavar="FOLDER")
     init_from: Path | None = option(None, "a third arm begins with this model's weights", metavar="MODEL")
+    may_have_seen: bool = option(
+        False, "take a MODEL that has seen images of the fold's validation: its scores will be too good"
+    )
     output: Path | None = option(None, "folder of the comparison (default: WORK/compare_starts)", metavar="FOLDER")
     device: str = option("auto", DEVICES)
 

@@ -91,7 +91,8 @@ def _bounds(low: float | None, high: float | None) -> str:
 class StartsSummary(Record):
     """``compare_starts.json``: what was asked, and every gain.
 
-    ``guards`` say by arm what is known of its start having seen what is scored.
+    ``guards`` say by arm what is known of its start having seen what is scored; ``seen_by_model`` are validation cases
+    that the given model is known to have seen.
     """
 
     kind: Literal["starts"] = "starts"
@@ -99,6 +100,7 @@ class StartsSummary(Record):
     pretrain_s: float
     gains: tuple[Gain, ...]
     guards: dict[Arm, str] = {}
+    seen_by_model: tuple[str, ...] = ()
 
 
 def training_folder(output: Path, labelled: str, seed: int, arm: Arm) -> Path:

@@ -52,7 +52,10 @@ ALL = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class StartsPlan:
-    """What all trainings of a comparison have in common. ``cases`` are those that no arm sees."""
+    """What all trainings of a comparison have in common. ``cases`` are those that no arm is trained on.
+
+    ``seen_by_model`` are validation cases that ``model`` is known to have seen, and what tells so.
+    """
 
     work: Path
     output: Path
@@ -64,6 +67,7 @@ class StartsPlan:
     pretrain_s: float
     pretrained: Path
     model: GivenStart | None
+    seen_by_model: Mapping[str, str]
     device: str
 
 

@@ -17,7 +17,7 @@ AFTER: dict[At, str] = {"quarter": "after a quarter of the training", "end": "at
 
 
 def draw_over_time(dices: Sequence[ArmCurve], losses: Sequence[ArmCurve]) -> bytes:
-    """Dice of unseen cases beside the loss of training, against all time that an arm has had; bands are of seeds."""
+    """Dice of scored cases beside the loss of training, against all time that an arm has had; bands are of seeds."""
     from matplotlib.figure import Figure
 
     last_s = max(float(curve.seconds_t[-1]) for curve in (*dices, *losses))
@@ -27,7 +27,7 @@ def draw_over_time(dices: Sequence[ArmCurve], losses: Sequence[ArmCurve]) -> byt
     with letters_of_names(INK):
         figure = Figure(figsize=(11.4, 4.4), dpi=110, layout="constrained")
         left, right = figure.subplots(1, 2)
-        _draw_curves(left, dices, "Dice of patients that no arm saw", unit_s, marker="o")
+        _draw_curves(left, dices, "Dice of scored patients", unit_s, marker="o")
         _draw_curves(right, losses, "Loss of training", unit_s, marker="")
         for ax in (left, right):
             ax.set_xlim(0, 1.03 * last_s / unit_s)

@@ -49,7 +49,8 @@ def compare_starts(work: Path, options: CompareOptions = CompareOptions()) -> St
     Raises
     ------
     UserError
-        If there is no such plan, there are too few patients, or it was begun with other options.
+        If there is no such plan, there are too few patients, it was begun with other options, or the model of
+        ``init_from`` has seen images that are scored, without ``may_have_seen``.
     CasesFailed
         If cases could not be predicted or scored.
     """
@@ -144,12 +145,19 @@ def _write(
     output = common.output
     results = read_results(output / RESULTS_FILE)
     guards: dict[Arm, str] = {PRETRAINED: pretraining_guard(pretraining, options.fold)}
+    seen = tuple(common.seen_by_model)
     if common.model is not None:
-        guards[MODEL] = model_guard(common.model, options.fold)
+        guards[MODEL] = model_guard(common.model, options.fold, common.seen_by_model)
     elif (output / SUMMARY_FILE).is_file():  # of an earlier call
-        guards = {**StartsSummary.load(output / SUMMARY_FILE).guards, **guards}
+        earlier = StartsSummary.load(output / SUMMARY_FILE)
+        guards = {**earlier.guards, **guards}
+        seen = earlier.seen_by_model
     summary = StartsSummary(
-        asked=options.decisive(), pretrain_s=common.pretrain_s, gains=gains_of(results, patient_of), guards=guards
+        asked=options.decisive(),
+        pretrain_s=common.pretrain_s,
+        gains=gains_of(results, patient_of),
+        guards=guards,
+        seen_by_model=seen,
     )
     summary.save(output / SUMMARY_FILE)
     write_text(output / TABLE_FILE, gains_csv(summary.gains))
@@ -183,10 +191,12 @@ def _common(
     scored = scored_cases(splits, fold, options.test_patients)
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
     model = None
+    seen: dict[str, str] = {}
     if options.init_from is not None:
         model = given_start(options.init_from, chosen, options.fold)
         validation = [case for case in cases if case.id in set(fold.validation)]
-        require_not_scored(model, validation, work / "preprocessed" / chosen.data_name, options.fold)
+        preprocessed = work / "preprocessed" / chosen.data_name
+        seen = require_not_scored(model, validation, preprocessed, options.fold, may_have_seen=options.may_have_seen)
     return StartsPlan(
         work=work,
         output=output,
@@ -198,6 +208,7 @@ def _common(
         pretrain_s=options.pretrain_s or options.time_budget_s,
         pretrained=output / "pretrained",
         model=model,
+        seen_by_model=seen,
         device=str(local_device(options.device)),
     )
 

@@ -80,7 +80,7 @@ def test_a_copy_in_other_numbers_is_known_by_what_it_shows(image, tmp_path, caps
     start.mkdir()
     old = seen(image, voxels_sha256=None)
     assert seen_cases(start, old, [case], tmp_path / "preprocessed") == {}
-    assert "known by their bytes alone" in capsys.readouterr().out
+    assert "knows images by their bytes alone" in capsys.readouterr().out
 
     preprocess(start / "images", "theirs", shown)
     assert seen_cases(start, old, [case], tmp_path / "preprocessed") == {"mine": "as theirs, which shows the same scan"}

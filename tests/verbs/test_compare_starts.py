@@ -19,6 +19,7 @@ from segfw.pretraining.start_results import read_results
 from segfw.verbs.compare_starts import compare_starts
 from segfw.verbs.export import export_model
 from segfw.verbs.plan_and_preprocess import plan_and_preprocess
+from segfw.verbs.pretrain import pretrain
 
 SHORT = {"labelled": "2", "seeds": 1, "time_budget_s": 1.0, "configuration": "2d", "device": "cpu"}
 
@@ -77,6 +78,29 @@ def test_arms_are_trained_scored_and_kept(make_raw, tmp_path, capsys):
         UserError, match=r"was pretrained on case_\d\d \(by its bytes\), which fold 0 validates on; give a start that"
     ):
         compare_starts(work, **SHORT, init_from=output / "pretrained", output=tmp_path / "fresh")
+
+
+def test_a_start_that_has_seen_what_is_scored_is_taken_where_that_is_allowed_and_said(
+    make_raw, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("segfw.pretraining.start_results.ARMS", ("scratch", "from the given model"))
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, configurations=("2d",), device="cpu")
+    pretrain(work, "2d", folds=("1",), epochs=1, steps_per_epoch=2, device="cpu")
+    start = work / "pretrained" / "2d"
+    with pytest.raises(UserError, match="or give may_have_seen=True and distrust its scores"):
+        compare_starts(work, **SHORT, init_from=start)
+    capsys.readouterr()
+    summary = compare_starts(work, **SHORT, init_from=start, may_have_seen=True)
+    validation = set(json.loads((work / "splits.json").read_text())["folds"][0]["validation"])
+    assert set(summary.seen_by_model) == validation
+    said = "its scores are too good and its gains count for nothing"
+    assert said in summary.guards["from the given model"]
+    assert "unless that is wrong, its scores will be too good" in capsys.readouterr().out
+    page = (work / "compare_starts" / "compare_starts.html").read_text(encoding="utf-8")
+    assert page.count(said) == 2  # at the top, and among the guards
+    assert "and no arm saw" not in page
+    assert compare_starts(work, **SHORT).seen_by_model == summary.seen_by_model  # also where it is not given again
 
 
 def swap_folds(work):
