@@ -13,6 +13,7 @@ from bench import CLONE
 from bench.gpu.visit import Visit
 
 CUDA_TESTS = (
+    "tests/training/test_steps_on_a_card.py",
     "tests/kernels",
     "tests/networks/test_norm.py",
     "tests/networks/test_fused_layers.py",

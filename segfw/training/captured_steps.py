@@ -12,18 +12,20 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from segfw.base.device import is_rocm
+from segfw.base.resources import ran_out_of_memory
 from segfw.base.words import first_line
 from segfw.training.checkpoint import TrainState
 from segfw.training.cuda_graph import on_stream, recorded
 from segfw.training.step import Compute, free_memory, fresh_scaler, train_step, train_step_that_fits
 
+T = TypeVar("T")
 CudaGraphs = Literal["off", "auto", "on"]
 
 # Plain steps of each shape before one is recorded: algorithms are chosen in them, and what is made once is made.
@@ -143,6 +145,26 @@ class CapturedSteps:
             del captured
             free_memory(self._compute, state)  # gradients lie in the graph's memory
 
+    def with_room(self, state: TrainState, work: Callable[[], T]) -> T:
+        """What ``work`` returns, which goes on between steps and is the same when it is done again.
+
+        Where memory runs out in it that a recorded step holds, that is given back, and steps are plain from then on: of
+        plain ones nothing is held between them.
+        """
+        try:
+            return work()
+        except Exception as error:
+            if self._captured is None or not ran_out_of_memory(error):
+                raise
+        # Only here, where the error no longer holds on to the tensors that filled the memory.
+        self.forget(state)
+        self._wanted = "off"
+        tqdm.write(
+            f"out of {self._compute.memory_text}: what the recorded step holds is given back, going on without CUDA "
+            "graphs"
+        )
+        return work()
+
     @contextlib.contextmanager
     def _rates_on_device(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
         """The groups' learning rates as tensors whose values are set here; numbers again after the block.
@@ -174,6 +196,7 @@ class CapturedSteps:
         loss, share = with_launch_share(step, self._compute.device, self._now_s)
         if share < LAUNCH_BOUND_SHARE:
             self._is_plain = True
+            free_memory(self._compute, state)  # of this stream, which the next steps do not use
             size = " x ".join(map(str, image.shape[2:]))
             tqdm.write(
                 f"--cuda-graphs auto: not for patches of {size}, whose steps the host asks for in {share:.0%} of the "

@@ -51,7 +51,8 @@ def recorded(work: Callable[[], Tensor], stream: torch.cuda.Stream) -> tuple[tor
 def _give_up(graph: torch.cuda.CUDAGraph, memory: tuple[int, int], device: torch.device) -> None:
     """Frees what a recording has taken that came to no end.
 
-    PyTorch closes the recording's memory at its end, which one that the driver has broken off never reaches.
+    PyTorch closes the recording's memory and its random numbers at its end, which one that the driver has broken off
+    never reaches.
     """
     number = torch.cuda.current_device() if device.index is None else device.index
     try:
@@ -61,3 +62,6 @@ def _give_up(graph: torch.cuda.CUDAGraph, memory: tuple[int, int], device: torch
         return
     torch._C._cuda_releasePool(number, memory)
     _BROKEN_OFF.append(graph)
+    # Or every later random number on the device is refused: "Offset increment outside graph capture".
+    generator = torch.cuda.default_generators[number]
+    generator.graphsafe_set_state(generator.clone_state())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def _train_and_validate(run: TrainRun, state: TrainState, clock: Clock, feeder: 
     with shown.epoch():
         trained = _train_epoch(run, state, clock, feeder, shown)
     steps = max(1, round(VALIDATION_SHARE * trained["steps"]))
-    judged = _judged(run, state, steps)
+    judged = run.steps.with_room(state, lambda: _judged(run, state, steps))
     _note_score(run, state, judged, clock)
     row: EpochRow = {**trained, **judged.figures, **_validate_whole_cases(run, state, clock)}
     is_best = _is_best(run, state, row)
@@ -110,7 +111,8 @@ def _train_epoch(run: TrainRun, state: TrainState, clock: Clock, feeder: Feeder,
         (rate,) = run.ranks.from_first(learning_rate(run.settings, counters, clock.progress()))
         _set_rate(state, rate, run.settings.momentum)
         with run.augmentation_timer:
-            image, classes = run.stage_batches[counters.stage].finish(cut, run.compute.device, answer)
+            finish = partial(run.stage_batches[counters.stage].finish, cut, run.compute.device, answer)
+            image, classes = run.steps.with_room(state, finish)
         annotated = run.stage_batches[counters.stage].annotated_in(cut)
         losses.append(run.steps.step(state, image, classes, annotated))
         run.workspace.release_once(image.shape, counters.parts)

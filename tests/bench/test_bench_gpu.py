@@ -114,6 +114,16 @@ def test_files_of_the_suite_that_the_visit_runs_are_there():
     assert all((CLONE / path).exists() for path in (*CUDA_TESTS, *IN_MINIATURE))
 
 
+def test_what_only_a_card_can_tell_is_among_them():
+    needing = {
+        path.relative_to(CLONE).as_posix()
+        for path in (CLONE / "tests").glob("*/test_*.py")
+        if "pytestmark = NEEDS_A_CARD" in path.read_text(encoding="utf-8").splitlines()
+    }
+    assert "tests/training/test_steps_on_a_card.py" in needing
+    assert needing <= set(CUDA_TESTS)
+
+
 def test_a_minute_is_counted_from_the_first_step():
     """Ten seconds before it, then epochs of 20 and 40 s with 3 s of validation between."""
     epochs = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,15 +96,19 @@ class StandIn:
                 assert self._stream is not stand_in.default
                 stand_in.current = self._stream
                 stand_in.is_open = True
+                stand_in.gives_random_numbers = False
                 self._recording = Recording()
                 self._recording.__enter__()
 
             def __exit__(self, *error) -> None:
                 self._recording.__exit__(*error)
                 self._recording.undo()
-                if self._recording.is_broken:  # as PyTorch's: neither is its memory closed nor the stream set back
+                if (
+                    self._recording.is_broken
+                ):  # as PyTorch's: neither memory nor generator is closed, the stream not set back
                     raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
                 stand_in.is_open = False
+                stand_in.gives_random_numbers = True
                 stand_in.current = stand_in.default
                 self._graph.recording = self._recording
                 stand_in.journal.append("recorded")
@@ -114,6 +119,12 @@ class StandIn:
         self.default = Stream()
         self.current = self.default
         self.is_open = False  # the memory of a recording
+        self.gives_random_numbers = True  # outside of a recording: not in one, nor after one that was broken off
+        self.generator = SimpleNamespace(clone_state=lambda: "clone", graphsafe_set_state=self.set_generator)
+
+    def set_generator(self, state: str) -> None:
+        assert state == "clone"
+        self.gives_random_numbers = True
 
     @contextlib.contextmanager
     def stream(self, stream) -> Iterator[None]:
@@ -134,6 +145,7 @@ class StandIn:
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: self.current)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "default_generators", (self.generator,))
         monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: self.journal.append("waited"))
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.close_memory, raising=False)

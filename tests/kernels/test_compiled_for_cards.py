@@ -15,7 +15,7 @@ CAPABILITY = "80"  # by hand: 75, 90 and 120 as well
 
 
 def test_every_kernel_compiles_without_spilling(tmp_path):
-    """A process that compiles 34 variants down to the card's own code: 12 s of a core."""
+    """A process that compiles all variants down to the card's own code; its script says which."""
     if find_spec("triton") is None:
         pytest.skip("Triton is not installed (pip install triton), so no kernel was compiled")
     script = Path(__file__).with_name("compile_for_cards.py")

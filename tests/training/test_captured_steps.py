@@ -9,44 +9,17 @@ import pytest
 import torch
 
 from builders.losses import REGIONS
-from builders.networks import FLAT, network_spec, spec, three_stages
+from builders.networks import spec, three_stages
 from builders.recorded import StandIn
+from builders.steps_taken import NETWORKS, STEPS, assert_same, batches, compute_for, plain, rate_of, state_for, taken
 from builders.training import assert_same_weights, request, run, weights
-from segfw.base.ranks import ALONE
-from segfw.networks import build_network
 from segfw.networks.losses import LABELS, LOSSES
-from segfw.networks.spec import MEDNEXT, RESIDUAL_ENCODER
-from segfw.training import epochs, prepare
+from segfw.training import captured_steps, epochs, prepare
+from segfw.training.batches import Batches
 from segfw.training.captured_steps import WARM_UP_STEPS, CapturedSteps, why_not_captured
 from segfw.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from segfw.training.kept_weights import kept_file
-from segfw.training.prepare import new_state
-from segfw.training.settings import TrainSettings
-from segfw.training.step import Compute, is_finite, train_step_that_fits
-
-CPU = torch.device("cpu")
-PATCH = (8, 16, 16)
-STEPS = 9
-
-
-def mednext(is_2d: bool):
-    return network_spec(
-        (8, 16, 32),
-        is_2d,
-        architecture=MEDNEXT,
-        kernels=((1 if is_2d else 3, 3, 3),) * 3,
-        encoder_blocks=(1, 1, 1),
-        decoder_convs=(1, 1),
-    )
-
-
-NETWORKS = {
-    "plain": three_stages(),
-    "flat": FLAT,
-    "residual": three_stages(architecture=RESIDUAL_ENCODER),
-    "mednext": mednext(is_2d=False),
-    "mednext 2d": mednext(is_2d=True),
-}
+from segfw.training.step import is_finite
 
 
 @pytest.fixture
@@ -54,54 +27,6 @@ def graphs(monkeypatch):
     stand_in = StandIn()
     stand_in(monkeypatch)
     return stand_in
-
-
-def compute_for(network, target=LABELS, **changes) -> Compute:
-    loss = LOSSES["dice-ce"](SimpleNamespace(batch_dice=True), target)
-    values = {"device": CPU, "precision": torch.float32, "loss": loss, "ranks": ALONE, "gradient_clip": 12.0}
-    return Compute(**values | {"in_channels": network.in_channels, "patch_size": PATCH} | changes)
-
-
-def state_for(network):
-    torch.manual_seed(3)
-    settings = TrainSettings(precision="fp32", momentum=0.9, learning_rate=0.01)
-    state = new_state(SimpleNamespace(network=network), settings, CPU, build_network)
-    state.network.train()
-    return state
-
-
-def batches(network, steps=STEPS, patch=PATCH, classes=None):
-    rng = torch.Generator().manual_seed(4)
-    for _ in range(steps):
-        image = torch.randn(2, network.in_channels, *patch, generator=rng)
-        yield image, torch.randint(0, classes or network.classes, (2, *patch), generator=rng)
-
-
-def rate_of(step: int) -> float:
-    """Another one in every step, that float32 holds: a replay takes it in that."""
-    return 2.0**-5 / (1 + step // 2) if step % 4 < 2 else 2.0**-6
-
-
-def taken(steps, state, given) -> list[torch.Tensor]:
-    """The losses of steps on ``given``, each at its own rate."""
-    losses = []
-    for number, (image, truth) in enumerate(given):
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate_of(number)
-        losses.append(steps(state, image, truth))
-    return losses
-
-
-def plain(compute):
-    return lambda state, image, truth: train_step_that_fits(compute, state, image, truth)
-
-
-def assert_same(state, other) -> None:
-    """Weights and momentum, bit for bit."""
-    for name, weight in state.network.state_dict().items():
-        assert torch.equal(weight, other.network.state_dict()[name]), name
-    for one, two in zip(state.network.parameters(), other.network.parameters()):
-        assert torch.equal(state.optimizer.state[one]["momentum_buffer"], other.optimizer.state[two]["momentum_buffer"])
 
 
 def test_plain_steps_go_ahead_on_the_stream_that_is_recorded(graphs):
@@ -134,7 +59,9 @@ def test_replayed_steps_train_what_plain_steps_train(graphs, name):
     assert torch.equal(torch.stack(losses), torch.stack(wanted))
     assert len({float(loss) for loss in losses}) == STEPS  # each keeps its own
     assert_same(replayed, usual)
-    assert [group["lr"] for group in replayed.optimizer.param_groups] == [rate_of(STEPS - 1)]
+    rates = [group["lr"] for group in replayed.optimizer.param_groups]
+    assert rates == [rate_of(STEPS - 1)]
+    assert type(rates[0]) is float  # again, and no tensor of that value
 
 
 def test_regions_and_a_slower_encoder_are_replayed_too(graphs):
@@ -277,6 +204,7 @@ def test_what_cannot_be_recorded_leaves_plain_steps(graphs, monkeypatch, capsys,
     assert not captured.is_replaying
     assert freed in graphs.journal
     assert not graphs.is_open
+    assert graphs.gives_random_numbers
     assert graphs.current is graphs.default
     usual = state_for(network)
     usual.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
@@ -299,6 +227,67 @@ def test_steps_are_replayed_where_asking_for_them_takes_their_time(graphs, capsy
         "--cuda-graphs auto: not for patches of 8 x 16 x 24, whose steps the host asks for in 40% of the time that "
         "they take\n"
     )
+
+
+def test_memory_of_the_stream_that_is_not_recorded_after_all_is_given_back(graphs, monkeypatch):
+    """Once, after the third step: plain ones take theirs anew, and a card would hold both."""
+    freed = []
+    monkeypatch.setattr(captured_steps, "free_memory", lambda compute, state: freed.append(state))
+    times = iter([0.0, 4.0, 10.0])
+    captured = CapturedSteps(compute_for(spec()), "auto", now_s=lambda: next(times))
+    state = state_for(spec())
+    taken(captured.step, state, batches(spec(), WARM_UP_STEPS - 1))
+    assert freed == []
+    taken(captured.step, state, batches(spec(), 3))
+    assert freed == [state]
+    assert not captured.is_replaying
+
+
+def test_work_between_steps_gets_what_a_recorded_step_holds_where_memory_runs_out(graphs, capsys):
+    """Steps are plain from then on, and train as ever; without a recorded step the error is the caller's."""
+    network = spec()
+    compute = compute_for(network, limit_gb=4.0)
+    captured = CapturedSteps(compute, "on")
+    state = state_for(network)
+    asked = []
+
+    def work() -> str:
+        asked.append(captured.is_replaying)
+        if captured.is_replaying or len(asked) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "done"
+
+    with pytest.raises(torch.OutOfMemoryError):
+        captured.with_room(state, work)
+    given = list(batches(network))
+    taken(captured.step, state, given[:6])
+    assert captured.with_room(state, work) == "done"
+    assert asked == [False, True, False]
+    assert graphs.journal == ["recorded", *["replayed"] * 3, "waited", "reset"]
+    said = "out of the 4 GB of --gpu-limit-gb: what the recorded step holds is given back, going on without CUDA graphs"
+    assert capsys.readouterr().out == f"{said}\n"
+    for step in given[6:]:
+        captured.step(state, *step)
+    assert captured.with_room(state, work) == "done"
+    assert graphs.journal.count("recorded") == 1
+    usual = state_for(network)
+    taken(plain(compute), usual, given[:6])
+    for step in given[6:]:
+        plain(compute)(usual, *step)
+    assert_same(state, usual)
+
+
+def test_other_errors_of_work_between_steps_are_the_callers(graphs):
+    captured = CapturedSteps(compute_for(spec()), "on")
+    state = state_for(spec())
+    taken(captured.step, state, batches(spec(), WARM_UP_STEPS + 1))
+
+    def broken() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        captured.with_room(state, broken)
+    assert captured.is_replaying
 
 
 def test_nothing_is_asked_of_cuda_where_steps_are_plain(monkeypatch):
@@ -327,7 +316,7 @@ def test_batches_that_are_annotated_in_part_are_plain_steps(graphs):
 @pytest.mark.parametrize(
     "changed, how, reason",
     [
-        ({"device": CPU}, {}, "there is no CUDA device here"),
+        ({"device": torch.device("cpu")}, {}, "there is no CUDA device here"),
         ({"ranks": SimpleNamespace(count=2)}, {}, "several processes exchange gradients in the middle of a step"),
         ({"forward": "compiled"}, {}, "the network is compiled"),
         ({}, {"is_own": True}, "a network or a loss of your own may do something else in every step"),
@@ -418,6 +407,27 @@ def test_a_run_that_diverges_in_a_replay_goes_back_like_a_plain_one(prepared, tm
         assert steps[11] == (wanted == "on")
     assert as_on_a_card.journal.count("recorded") == 2
     assert_same_weights(*folders)
+
+
+@pytest.mark.parametrize("of", ["an epoch's validation", "a batch's augmentation"])
+def test_a_run_whose_memory_the_recorded_step_holds_goes_on_plainly(prepared, tmp_path, as_on_a_card, monkeypatch, of):
+    """Validation, or the augmentation of the second epoch, does not fit beside it."""
+    owner, name = (epochs, "_judged") if of == "an epoch's validation" else (Batches, "finish")
+    usual = getattr(owner, name)
+    failed = []
+
+    def work(*given):
+        if as_on_a_card.journal.count("replayed") == 2 and not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual(*given)
+
+    how = {"steps_per_epoch": 5, "epochs": 3}
+    wanted = run(prepared, tmp_path / "off", **how)
+    monkeypatch.setattr(owner, name, work)
+    assert_same_weights(run(prepared, tmp_path / "on", cuda_graphs="on", **how), wanted)
+    assert failed
+    assert as_on_a_card.journal == ["recorded", "replayed", "replayed", "waited", "reset"]
 
 
 def test_without_a_card_a_run_says_so_and_trains_as_ever(prepared, tmp_path, capsys):
