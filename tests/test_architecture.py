@@ -77,7 +77,7 @@ EDGES = {
     },
     "standing": {
         *("base", "images", "dataset", "evaluation", "model", "training", "inference", "measurements", "robustness"),
-        *("retraining", "reviewing", "worklist", "delivery", "pretraining"),
+        *("retraining", "reviewing", "worklist", "delivery", "pretraining", "outcomes"),
     },
     "worklist": {"base", "images", "dataset", "evaluation", "quality", "reviewing"},
     "delivery": {"base", "images", "dataset", "inference", "interop", "reviewing"},

@@ -56,6 +56,8 @@ class Measures(Record):
     label_names: str = ""  # as it was given
     by_patient: str = ""  # the same
     model: str = ""  # whose intervals of volumes these are
+    radiomics: bool = False  # whether features were told too; False also in files of before it was kept
+    stability: int | None = None  # of how many changed versions
     unit: str
     notes: tuple[str, ...] = ()
     names: dict[str, NameInTable] = {}  # of structures that the table of anatomy knows

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from pydantic import JsonValue
 
 from segfw.base.answers import Answer
 from segfw.base.records import Record
@@ -83,7 +84,10 @@ class SecondCohort(Record):
 
 
 class OutcomeReport(Answer):
-    """All of it. ``models`` is empty where frozen models were only tried, and of a dry run."""
+    """All of it. ``models`` is empty where frozen models were only tried, and of a dry run.
+
+    ``asked`` are the options, as JSON; nothing of a dry run, and in reports of before they were kept.
+    """
 
     kind: Literal["outcome"] = "outcome"
     version: str
@@ -105,6 +109,7 @@ class OutcomeReport(Answer):
     formulas: dict[ModelName, str]
     test: SecondCohort | None
     notes: tuple[str, ...]
+    asked: dict[str, JsonValue] = {}
 
     def text(self) -> str:
         """For the terminal."""

@@ -19,6 +19,7 @@ from segfw.outcomes.feature_table import listed_features
 from segfw.outcomes.fitting_models import MODELS, FittedModels, ModelName
 from segfw.outcomes.nested_validation import REPEATS, permutation_tests, validate
 from segfw.outcomes.outcome_model import OutcomeModel, frozen_model
+from segfw.outcomes.outcome_options import OutcomeOptions
 from segfw.outcomes.outcome_report import (
     FEW_TEST_EVENTS,
     FEWEST_EVENTS,
@@ -212,7 +213,7 @@ def foretold(cohort: Cohort) -> OutcomeReport:
     )
 
 
-def report_of_study(found: Study, test: SecondCohort | None) -> OutcomeReport:
+def report_of_study(found: Study, test: SecondCohort | None, options: OutcomeOptions) -> OutcomeReport:
     """Of models that were fitted, and of a second cohort if there is one."""
     scored = found.scored
     changes = {
@@ -224,11 +225,12 @@ def report_of_study(found: Study, test: SecondCohort | None) -> OutcomeReport:
         "formulas": {name: equation.text for name, equation in found.model.equations.items()},
         "test": test,
         "notes": found.notes,
+        "asked": options.as_json(),
     }
     return foretold(found.cohort).model_copy(update=changes)
 
 
-def report_of_test(model: OutcomeModel, cohort: Cohort, test: SecondCohort) -> OutcomeReport:
+def report_of_test(model: OutcomeModel, cohort: Cohort, test: SecondCohort, options: OutcomeOptions) -> OutcomeReport:
     """Of frozen models alone. Patients and events are those that they were fitted to."""
     changes = {
         "explore": model.explore and model.events < FEWEST_EVENTS,
@@ -238,5 +240,6 @@ def report_of_test(model: OutcomeModel, cohort: Cohort, test: SecondCohort) -> O
         "test": test,
         "left_out": LeftOut(),
         "notes": (),
+        "asked": options.as_json(),
     }
     return foretold(cohort).model_copy(update=changes)

@@ -43,10 +43,11 @@ STEPS = ("finish", "sign")
 
 @dataclass(kw_only=True)
 class _Planted:
-    """A planted case while the server runs."""
+    """A planted case while the server runs; ``hands`` are all who reviewed or changed it."""
 
     plant: Plant
     standing: CaseStanding
+    hands: set[str]
     versions: list[MaskVersion] = field(default_factory=list)
     masks: list[np.ndarray] = field(default_factory=list)
     viewed: dict[str, set[int]] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class PlantedReview:
         self._lock = threading.RLock()
         self._cases: dict[str, _Planted] = {}
         for plant in self._planted.read().plants:
-            self._cases[plant.id] = _Planted(plant=plant, standing=_standing_of(plant))
+            self._cases[plant.id] = _Planted(plant=plant, standing=_standing_of(plant), hands=_hands_of(plant))
 
     @property
     def case_ids(self) -> tuple[str, ...]:
@@ -195,6 +196,7 @@ class PlantedReview:
                 update={"sha256": sha256, "edited_voxels": edits, "edited_slices": slices}
             )
             planted.versions.append(made)
+            planted.hands.add(person.user)
             planted.masks.append(values_zyx.astype(before.array.dtype))
             planted.standing = replace(planted.standing, version=made.number, sha256=made.sha256, autosaved=is_autosave)
             return made
@@ -237,6 +239,7 @@ class PlantedReview:
                 draft = self.read(case, 0).array[0]
                 self.save(case, person, draft, base=0, origin="model", tool="segfw predict")
             self._answer(planted, person, OF_THE_CASE, "finish")
+            planted.hands.add(person.user)
             planted.standing = replace(_free(planted.standing), state="REVIEWED", reviewed_by=person.user)
             return planted.versions[-1]
 
@@ -250,7 +253,7 @@ class PlantedReview:
             step = transition(case, "sign", planted.standing.state)
             require_shown_version(case, planted.standing.version, planted.standing.sha256, version_sha256)
             if self.store.policy.four_eyes:
-                require_other_hands(case, person.user, [planted.standing.reviewed_by or ""])
+                require_other_hands(case, person.user, planted.hands)
             self._answer(planted, person, OF_THE_CASE, "sign")
             planted.standing = replace(
                 planted.standing,
@@ -290,6 +293,11 @@ class PlantedReview:
 
 def _free(standing: CaseStanding) -> CaseStanding:
     return replace(standing, holder=None, lease_until_utc=None, decisions=dict(standing.decisions))
+
+
+def _hands_of(plant: Plant) -> set[str]:
+    """Who had reviewed it before the server was started."""
+    return {answer.user for answer in plant.answers if answer.structure == OF_THE_CASE and answer.decision == "finish"}
 
 
 def _standing_of(plant: Plant) -> CaseStanding:

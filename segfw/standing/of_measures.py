@@ -62,14 +62,18 @@ def measures_standing(path: Path) -> MeasuresStanding | None:
             statuses=found["statuses"],
             failed=tuple(found["failed"]),
             missing=tuple(found["missing"]),
-            next=shell_line("segfw", "measure", masks, "--output", table, "--report", page, *_options(found)),
+            next=shell_line("segfw", "measure", masks, "--output", table, "--report", page, *_options(found, path)),
         )
     except (UserError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _options(found: Mapping[str, Any]) -> list[str]:
-    """Those that it was measured with; without them what is there would be refused, or tables would be lost."""
+def _options(found: Mapping[str, Any], path: Path) -> list[str]:
+    """Those that it was measured with; without them what is there would be refused, or tables would be lost.
+
+    Files of before it was kept whether features were told lie beside their table, if they were. Settings and filters
+    of features are read from what lies there.
+    """
     options = ["--images", str(found["images"])] if found["images"] else []
     options += ["--only", ",".join(found["only"])] if found.get("only") else []
     options += ["--per-component"] if found.get("per_component") else []
@@ -78,4 +82,6 @@ def _options(found: Mapping[str, Any]) -> list[str]:
     by_patient = found.get("by_patient")
     if by_patient:
         options += ["--by-patient"] if by_patient == GUESS else ["--by-patient", str(by_patient)]
-    return options
+    if found.get("radiomics") or path.with_name(f"{path.stem}_radiomics.csv").is_file():
+        options += ["--radiomics"]
+    return [*options, "--stability", str(found["stability"])] if found.get("stability") else options

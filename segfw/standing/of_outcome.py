@@ -9,9 +9,11 @@ from typing import Any, Literal
 from segfw.base.answers import Answer
 from segfw.base.errors import UserError
 from segfw.base.records import Record
+from segfw.base.settings_file import typed_words
 from segfw.base.shell_line import shell_line
 from segfw.base.words import count, listed
 from segfw.base.written_by_people import read_json
+from segfw.outcomes.outcome_options import OutcomeOptions
 
 REPORT_FILE = "outcome.json"
 MODEL_FILE = "outcome_model.json"
@@ -72,8 +74,8 @@ def outcome_standing(path: Path) -> OutcomeStanding | None:
         found = read_json(report)
         if found["kind"] != "outcome":
             return None
-        made = [str(found["measures"]), str(found["table"])] if found["models"] else []
-        changed = tuple(each for each in made if _is_newer(Path(each), report))
+        asked = _asked(found)
+        changed = tuple(each for each in _made_of(found, asked) if _is_newer(Path(each), report))
         test = found["test"]
         has_frozen_models = (report.parent / MODEL_FILE).is_file()
         return OutcomeStanding(
@@ -87,7 +89,7 @@ def outcome_standing(path: Path) -> OutcomeStanding | None:
             tested={} if test is None else _aucs(test["models"]),
             has_frozen_models=has_frozen_models,
             changed=changed,
-            next=_next(found, report.parent, is_changed=bool(changed), has_frozen_models=has_frozen_models),
+            next=_next(found, asked, report.parent, is_changed=bool(changed), has_frozen_models=has_frozen_models),
         )
     except (UserError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -102,13 +104,35 @@ def _aucs(models: Mapping[str, Mapping[str, Any]]) -> dict[str, AucFacts]:
     return {name: AucFacts(auc=of["auc"], low=of["auc_low"], high=of["auc_high"]) for name, of in models.items()}
 
 
-def _next(found: Mapping[str, Any], folder: Path, *, is_changed: bool, has_frozen_models: bool) -> str:
+def _asked(found: Mapping[str, Any]) -> OutcomeOptions:
+    """The options of a study; of reports of before they were kept, what else tells of them."""
+    if found.get("asked"):
+        return OutcomeOptions(**found["asked"])
+    columns = tuple(dict.fromkeys(str(name).split(" = ")[0] for name in found["covariates"]))
+    second = found["test"] if found["models"] else None
+    return OutcomeOptions(
+        covariates=(",".join(columns),) if columns else None,
+        event=str(found["event"]),
+        explore=found["explore"],
+        test=None if second is None else (Path(second["measures"]), Path(second["table"])),
+    )
+
+
+def _made_of(found: Mapping[str, Any], asked: OutcomeOptions) -> list[str]:
+    """The files that a study was made of; none where it only tried a model that its report does not name."""
+    if not found["models"] and asked.model is None:
+        return []
+    further = (asked.features, asked.by_patient, asked.model, *(asked.test or ()))
+    return [str(each) for each in (found["measures"], found["table"], *further) if each is not None]
+
+
+def _next(
+    found: Mapping[str, Any], asked: OutcomeOptions, folder: Path, *, is_changed: bool, has_frozen_models: bool
+) -> str:
     """The command that makes an outdated study again, or tries its frozen models on others; '' where they were."""
     target = ["--target", str(found["target"])]
     if is_changed:
-        covariates = ["--covariates", ",".join(found["covariates"])] if found["covariates"] else []
-        explore = ["--explore"] if found["explore"] else []
-        options = [*target, *covariates, "--event", str(found["event"]), *explore, "--output", str(folder)]
+        options = [*target, *typed_words(asked), "--output", str(folder)]
         return shell_line("segfw", "outcome", str(found["measures"]), str(found["table"]), *options)
     if has_frozen_models and found["test"] is None:
         model = ["--model", str(folder / MODEL_FILE), "--output", "TRIED"]

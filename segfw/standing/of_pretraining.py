@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from segfw.base.durations import typed_duration
 from segfw.base.locks import holder_now
-from segfw.base.options import option_name_of
-from segfw.base.records import Record
+from segfw.base.options import WrongOption
+from segfw.base.records import Record, UserError
+from segfw.base.settings_file import typed_words
 from segfw.base.shell_line import shell_line
 from segfw.base.words import count
 from segfw.pretraining.pretrain_options import DECISIVE, PretrainOptions
@@ -102,7 +101,7 @@ def _standing(
         folds=record.folds,
         explained=None if record.end is None else record.end.explained,
         outdated=outdated,
-        again=shell_line(*_words(work, record), *anew) if has_more else "",
+        again=shell_line(*_words(folder, work, record), *anew) if has_more else "",
     )
 
 
@@ -123,15 +122,11 @@ def _outdated(plan: PlanFacts, validation: Mapping[str, tuple[str, ...]], record
     return ""
 
 
-def _words(work: Path, record: PretrainingFacts) -> list[str]:
+def _words(folder: Path, work: Path, record: PretrainingFacts) -> list[str]:
     """The command that it was begun with."""
-    words = ["segfw", "pretrain", str(work), record.configuration]
-    for each in fields(PretrainOptions):
-        value = record.asked.get(each.name)
-        texts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
-        if each.name not in DECISIVE or value is None or value == each.default or tuple(texts) == each.default:
-            continue
-        if each.name == "time_budget_s" and isinstance(value, int | float):
-            texts = [typed_duration(value)]
-        words += [option_name_of(PretrainOptions, each.name), *texts]
-    return words
+    asked: dict[str, Any] = {name: record.asked[name] for name in DECISIVE if name in record.asked}
+    try:
+        options = PretrainOptions(**asked)
+    except WrongOption as error:
+        raise UserError(f"{folder / RECORD_FILE}: asked.{error.name} {error.problem}") from None
+    return ["segfw", "pretrain", str(work), record.configuration, *typed_words(options)]

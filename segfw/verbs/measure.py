@@ -92,7 +92,12 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
     settings = MeasuringSettings(
         labels=found.labels, channels=found.channels, only=only, per_component=options.per_component
     )
-    asked_for = {"label_names": str(options.label_names or ""), "by_patient": str(options.by_patient or "")}
+    asked_for = {
+        "label_names": str(options.label_names or ""),
+        "by_patient": str(options.by_patient or ""),
+        "radiomics": options.radiomics,
+        "stability": options.stability,
+    }
     folder = MeasuresFolder.beside(output)
     cases = part.cases(found.cases)
     radiomics = radiomics_of(output, found, cases, only, options, folder, patient_of) if options.radiomics else None

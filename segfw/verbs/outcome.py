@@ -63,7 +63,7 @@ def outcome(
         return foretold(cohort)
     if model is not None:
         figures, scored = tested(model, cohort)
-        report = report_of_test(model, cohort, figures)
+        report = report_of_test(model, cohort, figures, options)
         write_study(Path(output), report, None, None, scored)
         return report
     found = study(
@@ -73,14 +73,14 @@ def outcome(
         explore=options.explore,
         progress=_progress(),
     )
-    report = report_of_study(found, None)
+    report = report_of_study(found, None, options)
     write_study(Path(output), report, found.model, found.scored, None)
     if second is None:
         return report
     # The study is written by now: a second cohort that lacks a feature of the model costs no second fit.
     found.model.require_for(second, Path(output) / "outcome_model.json")
     test, scored_test = tested(found.model, second)
-    report = report_of_study(found, test)
+    report = report_of_study(found, test, options)
     write_study(Path(output), report, found.model, found.scored, scored_test)
     return report
 

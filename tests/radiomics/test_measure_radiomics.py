@@ -1,6 +1,7 @@
 """``segfw measure --radiomics`` on folders: settings, tables, stability, what is kept, and what is refused."""
 
 import json
+import shlex
 from itertools import permutations, product
 
 import nibabel
@@ -24,6 +25,7 @@ from segfw.radiomics.all_features import feature_names
 from segfw.radiomics.features_folder import FeaturesFolder
 from segfw.radiomics.radiomics_case import RadiomicsJob
 from segfw.radiomics.radiomics_settings import ChannelProcessing, RadiomicsSettings, decided, read_filters
+from segfw.standing.recognise import standing_of
 
 SHAPE = (9, 16, 18)
 SPACING_MM = (2.0, 1.0, 1.0)
@@ -175,6 +177,9 @@ def test_other_filters_are_not_mixed_in(cohort, capsys):
 
 def test_tables_that_are_not_asked_for_do_not_stay(cohort):
     assert measure(cohort) == 0
+    words = shlex.split(standing_of(cohort / "out" / "m.json").next)
+    assert main(words[1:]) == 0  # which asks for them
+    assert (cohort / "out" / "m_radiomics.csv").is_file()
     output = cohort / "out" / "m.csv"
     assert main(["measure", str(cohort / "masks"), "--output", str(output)]) == 2  # other options: images
     arguments = ["measure", str(cohort / "masks"), "--output", str(output), "--images", str(cohort / "images")]

@@ -172,6 +172,31 @@ def test_whom_the_policy_does_not_name_may_do_nothing_with_a_planted_case_either
         assert sentence == refused(desk, "case_05", take)
 
 
+def test_with_four_eyes_nobody_signs_a_planted_case_that_he_ever_had_in_hand(folder):
+    """Anna reviews, Ben reviews again: neither signs, before and after the server is started anew."""
+    ReviewPolicy(four_eyes=True).save(folder / "review" / "policy.json")
+    ben = Person(user="Ben")
+    desk = desk_of(folder)
+    case = planted_id(folder)
+    for name in (case, "case_05"):
+        steps = desk.source.steps(name)
+        for person in (ANNA, ben):
+            steps.open_case(name, person)
+            for structure in ("liver", "tumour"):
+                steps.decide(name, person, structure, "edit", asked_again=True)
+            steps.finish(name, person)
+    for person in (ANNA, ben):
+
+        def sign(steps, name, person=person):
+            sha256 = steps.standing(name).sha256
+            steps.sign(name, person, name="Dr", meaning="review", version_sha256=sha256)
+
+        sentence = refused(desk, case, sign)
+        assert f"{person.user} reviewed or changed it" in sentence
+        assert sentence == refused(desk, "case_05", sign)
+        assert sentence == refused(desk_of(folder), case, sign)  # of a server that was started anew
+
+
 def bitmap(grid, indexes, base):
     return Bitmap(indexes_zyx=indexes, grid=grid, group=0, base=base, origin="edited", is_autosave=False)
 

@@ -28,7 +28,7 @@ def study(tmp_path):
         explore=False,
         patients=90,
         events=30,
-        covariates=("age", "sex"),
+        covariates=("age", "sex = M"),
         features=5,
         settings="",
         left_out=LeftOut(),
@@ -77,9 +77,50 @@ def test_tables_that_were_written_since_make_it_outdated(study):
     assert shlex.split(found.next) == [*words, "--covariates", "age,sex", "--event", "yes", "--output", str(study)]
 
 
-def test_a_study_that_was_tried_has_no_next_step(study):
+def test_an_outdated_study_is_made_again_by_all_that_it_was_asked_with(study):
+    """Also where only the list of features, the patients of cases or the second cohort were written since."""
+    home = study.parent
+    further = [home / name for name in ("stable.csv", "patients.csv", "m2.csv", "t2.csv")]
+    for path in further:
+        path.write_text("case\n")
+    stable, patients, measures, table = map(str, further)
+    asked = {"covariates": ["age", "sex"], "features": stable, "by_patient": patients, "test": [measures, table]}
+    content = json.loads((study / "outcome.json").read_text())
+    (study / "outcome.json").write_text(json.dumps(content | {"asked": asked | {"permutations": 19}}))
+    for path in (home / "m.csv", home / "t.csv", *further):
+        at(path, 1000)
+    at(study / "outcome.json", 2000)
+    assert standing_of(study).changed == ()
+    for path in further:
+        at(path, 3000)
+    found = standing_of(study)
+    assert found.changed == (stable, patients, measures, table)
+    assert shlex.split(found.next) == [
+        *("segfw", "outcome", str(home / "m.csv"), str(home / "t.csv"), "--target", "died"),
+        *("--covariates", "age", "sex", "--features", stable, "--test", measures, table),
+        *("--by-patient", patients, "--permutations", "19", "--output", str(study)),
+    ]
+
+
+def test_a_trial_of_a_model_is_outdated_by_the_model(study):
+    home = study.parent
     content = json.loads((study / "outcome.json").read_text())
     tried = {"models": {"both": json.loads(FIGURES.model_dump_json())}}
+    (home / "frozen.json").write_text("{}")
+    asked = {"model": str(home / "frozen.json")}
+    (study / "outcome.json").write_text(json.dumps(content | {"models": {}, "test": tried, "asked": asked}))
+    for path in (home / "m.csv", home / "t.csv"):
+        at(path, 1000)
+    at(study / "outcome.json", 2000)
+    at(home / "frozen.json", 3000)
+    found = standing_of(study)
+    assert found.changed == (str(home / "frozen.json"),)
+    assert shlex.split(found.next)[4:] == ["--target", "died", "--model", *found.changed, "--output", str(study)]
+
+
+def test_a_study_that_was_tried_has_no_next_step(study):
+    content = json.loads((study / "outcome.json").read_text())
+    tried = {"measures": "m2.csv", "table": "t2.csv", "models": {"both": json.loads(FIGURES.model_dump_json())}}
     (study / "outcome.json").write_text(json.dumps(content | {"test": tried}))
     found = standing_of(study)
     assert found.next == ""

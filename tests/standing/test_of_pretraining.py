@@ -114,3 +114,9 @@ def test_a_damaged_record_is_one_sentence(work, capsys):
     (pretrained(work) / "pretraining.json").write_text('{"configuration": 5}')
     assert main(["status", str(work)]) == 2
     assert "pretraining.json: field" in capsys.readouterr().err
+
+
+def test_damaged_options_are_one_sentence(work, capsys):
+    pretrained(work, is_finished=False, asked={"seed": "three"})
+    assert main(["status", str(work)]) == 2
+    assert "pretraining.json: asked.seed is 'three'; give" in capsys.readouterr().err

@@ -253,6 +253,19 @@ def test_measures_are_recognised_with_what_is_missing(tmp_path):
     assert standing_of(tmp_path / "m.json").missing == ()
 
 
+def test_the_next_line_of_measures_does_not_lose_their_features(tmp_path):
+    (tmp_path / "masks").mkdir()
+    write_labels(tmp_path / "masks" / "a.nii.gz", box((1, 3), (1, 5), (1, 5)), geometry())
+    measure(tmp_path / "masks", tmp_path / "m.csv")
+    assert "--radiomics" not in standing_of(tmp_path / "m.json").next
+    content = json.loads((tmp_path / "m.json").read_text())
+    (tmp_path / "m_radiomics.csv").write_text("case\n")  # of a version that did not keep what was asked
+    assert shlex.split(standing_of(tmp_path / "m.json").next)[-1] == "--radiomics"
+    (tmp_path / "m_radiomics.csv").unlink()
+    (tmp_path / "m.json").write_text(json.dumps(content | {"radiomics": True, "stability": 5}))
+    assert shlex.split(standing_of(tmp_path / "m.json").next)[-3:] == ["--radiomics", "--stability", "5"]
+
+
 def test_the_next_line_of_measures_has_their_options(tmp_path):
     for number in range(3):
         (tmp_path / "masks").mkdir(exist_ok=True)

@@ -212,6 +212,7 @@ def test_unstable_features_are_left_out(home, tmp_path):
     assert outcome(home / "first", tmp_path / "out", "--features", table) == 0
     report = OutcomeReport.load(tmp_path / "out" / "outcome.json")
     assert report.features == 23
+    assert (report.asked["features"], report.asked["permutations"]) == (str(table), 19)
     assert SIGNAL not in {each.feature for each in report.shares}
     assert "stability.csv leaves 23 of 24 features" in report.notes
 
@@ -268,7 +269,10 @@ def test_from_python(home, tmp_path):
         test=second,
         permutations=19,
     )
-    assert report == OutcomeReport.load(home / "out" / "outcome.json")
+    typed = OutcomeReport.load(home / "out" / "outcome.json")
+    assert report.asked["covariates"] == ["age", "sex"]
+    assert typed.asked["covariates"] == ["age,sex"]
+    assert report.model_copy(update={"asked": typed.asked}) == typed
     with pytest.raises(UserError, match="permutations is 5; give 19 or more and 10000 or less"):
         segfw.outcome(first / "measures.csv", first / "patients.csv", "died", tmp_path / "out", permutations=5)
 
