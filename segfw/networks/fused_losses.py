@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from segfw.base.sending import sent
 from segfw.kernels.trial import agrees
 from segfw.networks.loss_sums import SigmoidSums, SoftmaxSums, SumsOfOutputs, Target, hardest_of, told_of
 
@@ -71,7 +72,7 @@ def sums_of_labels(
     if annotated_BK is not None:
         hidden = ~annotated_BK
         hidden[:, 0] = True
-        hidden = hidden.to(logits_BKZYX.device)
+        hidden = sent(hidden, logits_BKZYX.device)
     takes_all = hardest >= 1
     entropy, counted, *of_classes = softmax_dice_sums(
         logits_BKZYX, classes_BZYX, target.ignore, hidden_BK=hidden, by_voxel=not takes_all
@@ -104,7 +105,7 @@ def sums_of_regions(
         all_count = target.ignore is None and annotated_BK is None
         entropy, counted = _of_hardest(entropy.flatten(0, 1), hardest, all_count=all_count)
     if annotated_BK is not None:
-        has_dice = annotated_BK.to(device)
+        has_dice = sent(annotated_BK, device)
         of_regions = [sums * has_dice for sums in of_regions]
     return entropy, counted, *of_regions
 

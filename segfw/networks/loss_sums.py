@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from segfw.base.sending import sent
+
 # B batch, K class or region (output of the network), Z Y X space
 SMALLEST = torch.finfo(torch.float32).tiny  # a divisor where a probability has become 0
 
@@ -71,7 +73,7 @@ class Partial(NamedTuple):
         if annotated_BK is None:
             return None
         unannotated = [[index for index, known in enumerate(row) if not known] for row in annotated_BK.tolist()]
-        return Partial(annotated_BK.to(device), unannotated)
+        return Partial(sent(annotated_BK, device), unannotated)
 
     def log_of_background(self, log_probs: Tensor) -> Tensor:
         """Logarithm of q0 (B, Z, Y, X), the probability of background or of anything that is not annotated."""

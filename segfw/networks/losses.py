@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.base.sending import sent
 from segfw.networks.loss_sums import SigmoidSums, SoftmaxSums, SumsOfOutputs, Target, masks
 
 # B batch, K class or region (output of the network), Z Y X space
@@ -77,7 +78,7 @@ def deep_supervision_loss(
     annotated_BS: Tensor | None = None  # of the structures, which have a Dice
     if annotated is not None:
         with_dice = annotated if target.regions else annotated[:, 1:]
-        annotated_BS = with_dice.to(outputs[0].device, torch.float32)
+        annotated_BS = sent(with_dice.float(), outputs[0].device)
     incomplete = None if annotated is None or annotated.all() else annotated
     weights = [weight for weight in supervision_weights(len(outputs)) if weight > 0]
     sums = [

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.base.sending import sent
 from segfw.images.geometry import Shape
 from segfw.planning.patch_shape import is_in_plane
 from segfw.training.augment_params import IntensityParams, SpatialParams
@@ -175,7 +176,7 @@ def _heaviest(labels: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
 def tensor_on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """A copy on the device, without waiting for it."""
     tensor = torch.from_numpy(np.array(values, order="C")).to(dtype)  # a flipped view has no place in torch
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return sent(tensor, device)
 
 
 def augment_intensity(

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfw.base.sending import sent
 from segfw.grid.store import CaseArrays
 from segfw.images.geometry import Shape, as_shape
 from segfw.networks.previous_stage import one_hot_previous
@@ -87,10 +88,7 @@ class CutBatch:
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    if tensor.device.type == device.type == "cpu" or tensor.is_cuda:
-        return tensor
-    # The pinned memory is used again only after the copy: PyTorch's allocator sees to that.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return tensor if tensor.is_cuda else sent(tensor, device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from builders.losses import BOTH, REGIONS, TARGETS, batch_for
+from segfw.networks import loss_sums, losses
 from segfw.networks.loss_sums import SoftmaxSums
 from segfw.networks.losses import LABELS, Target, deep_supervision_loss, dice_ce_loss, overlap_counts
 
@@ -320,3 +321,29 @@ def test_what_is_not_annotated_costs_no_memory_until_backward():
         dice_ce_loss(logits, without(classes, HALF), False, annotated=HALF)
     floats = sum(tensor.numel() for tensor in kept.values() if tensor.is_floating_point())
     assert floats < 1.1 * logits.numel()
+
+
+@pytest.mark.parametrize("target, annotated", [(LABELS, HALF), (REGIONS, HALF_OF_REGIONS)])
+def test_which_outputs_are_annotated_is_sent_to_a_device_without_waiting_for_it(target, annotated, monkeypatch):
+    """On PyTorch's device without data, by ``sent`` alone: another copy from the host would wait for the network."""
+    usual = Tensor.to
+    masks = []
+
+    def sent(tensor: Tensor, device: torch.device) -> Tensor:
+        masks.append(tuple(tensor.shape))
+        return torch.empty_like(tensor, device=device)
+
+    def to(tensor: Tensor, *where: object, **how: object) -> Tensor:
+        moved = usual(tensor, *where, **how)
+        assert moved.device == tensor.device
+        return moved
+
+    for module in (loss_sums, losses):
+        monkeypatch.setattr(module, "sent", sent)
+    monkeypatch.setattr(Tensor, "to", to)
+    outputs = annotated.shape[1]
+    logits = torch.empty(2, outputs, 4, 6, 5, device="meta", requires_grad=True)
+    classes = torch.empty(2, 4, 6, 5, dtype=torch.long, device="meta")
+    deep_supervision_loss([logits], classes, False, target, annotated=annotated).backward()
+    assert set(masks) == {(2, outputs), (2, outputs if target.regions else outputs - 1)}
+    assert logits.grad is not None

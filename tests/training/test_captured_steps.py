@@ -409,15 +409,16 @@ def test_a_run_that_diverges_in_a_replay_goes_back_like_a_plain_one(prepared, tm
     assert_same_weights(*folders)
 
 
-@pytest.mark.parametrize("of", ["an epoch's validation", "a batch's augmentation"])
-def test_a_run_whose_memory_the_recorded_step_holds_goes_on_plainly(prepared, tmp_path, as_on_a_card, monkeypatch, of):
-    """Validation, or the augmentation of the second epoch, does not fit beside it."""
-    owner, name = (epochs, "_judged") if of == "an epoch's validation" else (Batches, "finish")
+@pytest.mark.parametrize("owner, name, replays", [(epochs, "_judged", 2), (Batches, "finish", 3)])
+def test_a_run_whose_memory_the_recorded_step_holds_goes_on_plainly(
+    owner, name, replays, prepared, tmp_path, as_on_a_card, monkeypatch
+):
+    """The first epoch's validation, or the augmentation of the second epoch's second batch, does not fit beside it."""
     usual = getattr(owner, name)
     failed = []
 
     def work(*given):
-        if as_on_a_card.journal.count("replayed") == 2 and not failed:
+        if as_on_a_card.journal.count("replayed") == replays and not failed:
             failed.append(True)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return usual(*given)
@@ -427,7 +428,7 @@ def test_a_run_whose_memory_the_recorded_step_holds_goes_on_plainly(prepared, tm
     monkeypatch.setattr(owner, name, work)
     assert_same_weights(run(prepared, tmp_path / "on", cuda_graphs="on", **how), wanted)
     assert failed
-    assert as_on_a_card.journal == ["recorded", "replayed", "replayed", "waited", "reset"]
+    assert as_on_a_card.journal == ["recorded", *["replayed"] * replays, "waited", "reset"]
 
 
 def test_without_a_card_a_run_says_so_and_trains_as_ever(prepared, tmp_path, capsys):

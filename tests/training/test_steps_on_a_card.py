@@ -111,6 +111,27 @@ def test_the_kernels_of_the_losses_are_recorded_too(target, loss):
     assert_close(*states)
 
 
+@pytest.mark.parametrize("has_kernels", [False, True])
+@pytest.mark.parametrize("target", [LABELS, REGIONS])
+def test_a_step_on_cases_annotated_in_part_waits_for_nothing(target, has_kernels):
+    if has_kernels and find_spec("triton") is None:
+        pytest.skip("Triton is not installed (pip install triton), so no kernel was run")
+    network = three_stages(classes=3)
+    sums = fused_sums(CARD, target) if has_kernels else None
+    loss = LOSSES["dice-topk"](SimpleNamespace(batch_dice=False), target, alone, sums)
+    compute = compute_for(network, target, CARD, loss=loss)
+    state = state_for(network, CARD)
+    image, truth = drawn(network, steps=1)[0]
+    known = torch.tensor([[True, False, True], [True, True, True]])
+    train_step(compute, state, image, truth, known)  # makes what is made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(compute, state, image, truth, known)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(weight.isfinite().all() for weight in state.network.parameters())
+
+
 def test_batches_in_parts_and_patches_of_another_size_are_recorded_anew():
     network = three_stages()
     compute = compute_for(network, device=CARD)
