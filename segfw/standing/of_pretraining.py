@@ -65,9 +65,10 @@ class PretrainingStanding(Record):
         """A line; a second one where it is outdated."""
         explained = "" if self.explained is None else f", {self.explained:.1%} of hidden voxels' squares explained"
         unseen = f", {self.kept_out} kept out" if self.kept_out else ""
+        scored = f", none that fold {', '.join(self.folds)} scores" if self.folds else ""
         line = (
-            f"pretraining of {self.configuration}: {self.state}, {count(self.images, 'image')}{unseen}, none that fold "
-            f"{', '.join(self.folds)} scores{explained}"
+            f"pretraining of {self.configuration}: {self.state}, {count(self.images, 'image')}{unseen}{scored}"
+            f"{explained}"
         )
         return f"{line}\n  outdated: {self.outdated}; anew by: {self.again}" if self.outdated else line
 

@@ -207,7 +207,8 @@ def _of_pretraining(work: Path, plan: PlanFacts, pretrained: Sequence[Pretrainin
         if each.again:
             return each.again
         start = ["--init-from", str(each.folder), *_length(plan)]
-        return shell_line("segfw", "train", work, each.configuration, each.folds[0], *start)
+        fold = each.folds[0] if each.folds else "all"  # which is validated on nothing, where nothing stayed unseen
+        return shell_line("segfw", "train", work, each.configuration, fold, *start)
     return ""
 
 

@@ -67,6 +67,14 @@ def test_after_a_pretraining_comes_the_training_that_begins_with_it(work):
     )
 
 
+def test_one_that_kept_nothing_unseen_is_for_the_training_on_all_cases(work):
+    """As from Python with ``folds=()``."""
+    folder = pretrained(work, folds=())
+    answer = standing_of(work)
+    assert answer.next == f"segfw train {work} {FULLRES} all --init-from {folder}"
+    assert "scores" not in answer.pretrained[0].text()
+
+
 def test_an_interrupted_one_goes_on_by_the_command_that_it_was_begun_with(work):
     asked = {"images": ["a folder", "b"], "time_budget_s": 14400.0, "folds": ["0", "1"], "seed": 3}
     pretrained(work, is_finished=False, asked=asked, folds=("0", "1"), seen=["new"])
