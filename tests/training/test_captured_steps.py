@@ -262,6 +262,7 @@ def test_work_between_steps_gets_what_a_recorded_step_holds_where_memory_runs_ou
     given = list(batches(network))
     taken(captured.step, state, given[:6])
     assert captured.with_room(state, work) == "done"
+    assert all(weight.grad is None for weight in state.network.parameters())  # which lay in its memory
     assert asked == [False, True, False]
     assert graphs.journal == ["recorded", *["replayed"] * 3, "waited", "reset"]
     said = "out of the 4 GB of --gpu-limit-gb: what the recorded step holds is given back, going on without CUDA graphs"
