@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +98,8 @@ def outcome_standing(path: Path) -> OutcomeStanding | None:
 
 def _is_newer(file: Path, report: Path) -> bool:
     """Whether a file that is where it was when the study was made was written since."""
-    return file.is_file() and file.stat().st_mtime_ns > report.stat().st_mtime_ns
+    # An expression that tells patients may be longer than any file's name, for which Path.is_file raises.
+    return os.path.isfile(file) and file.stat().st_mtime_ns > report.stat().st_mtime_ns
 
 
 def _aucs(models: Mapping[str, Mapping[str, Any]]) -> dict[str, AucFacts]:

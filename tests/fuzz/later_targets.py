@@ -20,6 +20,7 @@ from segfw.model.source import fold_folder
 from segfw.outcomes.cohorts import LeftOut
 from segfw.outcomes.fitting_models import MODELS
 from segfw.outcomes.outcome_model import Equation, OutcomeModel, Term
+from segfw.outcomes.outcome_options import OutcomeOptions
 from segfw.outcomes.outcome_report import ModelFigures, OutcomeReport
 from segfw.outcomes.outcome_table import Covariate
 from segfw.planning.plan import PLAN_FILE, REFINE, Plan
@@ -74,6 +75,7 @@ STUDY = OutcomeReport(
     formulas={},
     test=None,
     notes=(),
+    asked=OutcomeOptions(covariates=("sex",), by_patient="p.csv", permutations=19).as_json(),
 )
 GAIN = Gain(
     labelled="10",

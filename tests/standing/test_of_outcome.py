@@ -102,6 +102,14 @@ def test_an_outdated_study_is_made_again_by_all_that_it_was_asked_with(study):
     ]
 
 
+def test_patients_may_be_told_by_an_expression_that_is_no_name_of_a_file(study):
+    longest = f"({'x' * 300})_"
+    content = json.loads((study / "outcome.json").read_text())
+    (study / "outcome.json").write_text(json.dumps(content | {"asked": {"by_patient": longest}}))
+    at(study / "outcome.json", 1000)  # and the tables were written since
+    assert shlex.split(standing_of(study).next)[6:8] == ["--by-patient", longest]
+
+
 def test_a_trial_of_a_model_is_outdated_by_the_model(study):
     home = study.parent
     content = json.loads((study / "outcome.json").read_text())
