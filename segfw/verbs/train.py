@@ -154,8 +154,6 @@ def train(
             request = replace(request, resume=False)
         if options.init_from is not None and not begun.is_started:
             request, settings = _with_start(work, request, settings, options)  # before hours of predicting for a stage
-        elif not begun.is_started:
-            request = _with_start_of_refiner(work, plan, request)
         if begun.is_started:
             settings = TrainSettings.load(request.folder / SETTINGS_FILE)
         elif options.tells_length and request.ranks.is_first:
@@ -218,22 +216,6 @@ def _with_start(
         cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
         require_unseen(start, cases, request.preprocessed, may_have_seen=options.may_have_seen)
     return request, fine_tuning_settings(settings) if start.is_gentle else settings
-
-
-def _with_start_of_refiner(work: Path, plan: Plan, request: TrainRequest) -> TrainRequest:
-    """A refiner begins with the network that finds the masks it learns from, where its layers are the same.
-
-    Layers of one's own are not known to be.
-    """
-    from segfw.networks import build_network
-    from segfw.training.initial_weights import start_facts
-    from segfw.training.refiner_start import file_to_start_from, start_with
-
-    fold = request.folder.name.removeprefix("fold_")
-    file = file_to_start_from(work, plan, request.configuration, fold)
-    if file is None or request.build is not build_network:
-        return request
-    return replace(request, start=start_with(file), start_facts=start_facts(file, "trained"))
 
 
 def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:

@@ -16,14 +16,13 @@ from segfw.base.array_files import open_array
 from segfw.base.records import UserError
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model, load_refiner
-from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder, trained_folds
-from segfw.model.training_record import read_metrics, read_run_record
+from segfw.model.source import ModelSource, fold_folder, trained_folds
+from segfw.model.training_record import read_metrics
 from segfw.networks.spec import CLICK_CHANNELS, CLICK_REFINER
 from segfw.planning.plan import FULLRES, PLAN_FILE, REFINE, TWO_D, Plan
 from segfw.retraining.retrain_options import RetrainOptions
 from segfw.retraining.retraining_plan import read_base
 from segfw.standing.of_work import work_standing
-from segfw.training.refiner_start import file_to_start_from
 from segfw.verbs.calibrate import calibrate
 from segfw.verbs.export import export_model
 from segfw.verbs.info import info
@@ -96,20 +95,6 @@ def test_what_finds_the_masks_is_trained_with_all_its_folds_and_the_refiner_with
     rows = read_metrics(fold_folder(trained, REFINE, "0"))
     assert len(rows[0]["val_dice_per_label"]) == 2  # refined, and given
     assert "given" in (fold_folder(trained, REFINE, "0") / "progress.html").read_text()
-
-
-def test_a_refiner_begins_with_the_network_of_its_own_fold(trained):
-    record = read_run_record(fold_folder(trained, REFINE, "0"))
-    weights = fold_folder(trained, FULLRES, "0") / WEIGHTS_FILE
-    assert record.start.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert record.start.kind == "trained"
-    plan = Plan.load(trained / PLAN_FILE)
-    refiner = plan.configurations[REFINE]
-    assert file_to_start_from(trained, plan, refiner, "all") == weights
-    assert file_to_start_from(trained, plan, refiner, "2") == fold_folder(trained, FULLRES, "2") / WEIGHTS_FILE
-    wider = refiner.model_copy(update={"network": refining().model_copy(update={"features": (8, 16)})})
-    assert file_to_start_from(trained, plan, wider, "0") is None
-    assert file_to_start_from(trained, plan, plan.configurations[FULLRES], "0") is None
 
 
 @pytest.mark.parametrize(("refined", "is_warned"), [(0.7, True), (0.8, True), (0.9, False)])
