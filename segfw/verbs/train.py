@@ -341,10 +341,12 @@ def _with_predictions(
 
 def _scored(work: Path, fold: str, request: TrainRequest) -> Scores | None:
     """Scores of the whole validation cases, which the page of all folds tells as well."""
+    from segfw.model.training_record import validation_dice
     from segfw.training.progress_page import renew_work_page
 
+    told_before = validation_dice(request.folder)
     scores = _validate(work, fold, request)
-    if scores is not None and request.ranks.is_first:
+    if request.ranks.is_first and validation_dice(request.folder) != told_before:
         renew_work_page(request.folder)
     return scores
 

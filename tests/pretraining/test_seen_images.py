@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 
 from builders.data import blocks_case, write_nifti
 from segfw.base.array_files import save_array
@@ -26,6 +25,7 @@ def image(tmp_path):
 
 def stored_otherwise(image, folder):
     """The same voxels: without compression, as NRRD, with another order and direction of axes, in a wider type."""
+    SimpleITK = pytest.importorskip("SimpleITK")
     loaded = nibabel.load(image)
     nibabel.save(loaded, folder / "plain.nii")
     SimpleITK.WriteImage(SimpleITK.ReadImage(str(image)), str(folder / "other.nrrd"))

@@ -99,11 +99,13 @@ def test_no_length_is_warned_of_by_run_and_train_with_a_command_to_paste(make_ra
     said = capsys.readouterr().out
     assert len(begun) == 1
     assert re.search(r"to train: 3d_fullres: 1 fold, 250,000 steps each .* about [\d,]+ h .* a fold on CPU", said)
-    command = f"segfw run {raw} '{work}' --configurations 3d_fullres --folds 0 --time-budget 2h"
+    command = (
+        f"segfw run {raw} '{work}' --configurations 3d_fullres --folds 0 --as-published --device cpu --time-budget 2h"
+    )
     assert said.count("warning: no length was given") == 1
     assert f"to train for a time of your choice: {command}\n" in said
     assert main(["train", str(work), "3d_fullres", "1", "--device", "cpu"]) == 0
-    assert f"your choice: segfw train '{work}' 3d_fullres 1 --time-budget 2h\n" in capsys.readouterr().out
+    assert f"your choice: segfw train '{work}' 3d_fullres 1 --device cpu --time-budget 2h\n" in capsys.readouterr().out
     # A length that was chosen is nothing to warn of.
     assert main(["train", str(work), "3d_fullres", "1", "--device", "cpu", "--epochs", "900"]) == 0
     assert "warning" not in capsys.readouterr().out
