@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
+from segfw.base import files
 from segfw.base.records import Record, UserError
 
 
@@ -24,11 +25,7 @@ K = TypeVar("K", bound=Kept)
 
 def append_line(path: Path, result: Record) -> None:
     """Adds a line, in one write, so that two processes may write to one file; a line that was cut off ends before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_torn = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-    line = ("\n" if is_torn else "") + result.model_dump_json() + "\n"
-    with open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
+    files.append_line(path, result.model_dump_json())
 
 
 def read_lines(kind: type[K], path: Path) -> list[K]:

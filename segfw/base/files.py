@@ -207,3 +207,11 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if isinstance(error, Exception):
             raise_if_full(error, folder)
         raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line, in one write, so that two processes may write to one file; a line that was cut off ends before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    with open(path, "ab", buffering=0) as file:
+        file.write((("\n" if is_torn else "") + line + "\n").encode())

@@ -10,6 +10,7 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import JsonValue, ValidationError
 
+from segfw.base.files import append_line
 from segfw.base.printing import csv_text
 from segfw.base.records import Record
 from segfw.evaluation.statistics import paired
@@ -122,11 +123,7 @@ def read_results(path: Path) -> list[StartResult]:
 
 def append_result(path: Path, result: StartResult) -> None:
     """Adds a line, in one write; one that was cut off ends before it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-    line = ("\n" if is_torn else "") + result.model_dump_json() + "\n"
-    with open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
+    append_line(path, result.model_dump_json())
 
 
 def gains_of(results: Sequence[StartResult], patient_of: Mapping[str, str]) -> tuple[Gain, ...]:
