@@ -156,14 +156,12 @@ def prediction() -> None:
     network = state_of(spec, is_there=True).network.eval()
     image = torch.randn(1, *CT)
     TiledImage.constant = lambda *_: None  # it looks at values
-    keep_on = getattr(TiledImage, "keep_on", None)
-    ways: dict[str, Callable[..., None] | None] = {"tiles are cut on the host": None}
-    if keep_on is not None:
-        ways["the image lies there"] = lambda tiled, device: setattr(tiled, "_on_device", tiled.image.to(device))
+    ways: dict[str, Callable[..., None]] = {
+        "tiles are cut on the host": lambda *_: None,
+        "the image lies there": _keep_whole,
+    }
     for name, way in ways.items():
-        if keep_on is not None:
-            TiledImage.keep_on = way or (lambda *_: None)
-        slabs = 0
+        TiledImage.keep_on = way
         with fake_device(), Asked() as asked:
             window = sliding_window(image, summands_of([network]), patch, device=DEVICE, limits=LearnedLimits())
             slabs = sum(1 for _ in window)
@@ -173,6 +171,13 @@ def prediction() -> None:
         )
     megabytes = int(np.prod(STORED_CT)) / MEGABYTE
     print(f"classes of {_sizes(STORED_CT)} voxels: {megabytes:.0f} MB as bytes, {8 * megabytes:.0f} MB as int64")
+
+
+def _keep_whole(tiled: TiledImage, device: torch.device, first: int, stop: int) -> None:
+    """As a card with room for the whole image, which the made-up device cannot be asked for."""
+    if not tiled._slices_there.stop:
+        tiled._on_device = tiled.image.to(device)
+        tiled._slices_there = slice(0, tiled.padded_shape[0])
 
 
 def checkpoint() -> None:
