@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -40,7 +41,24 @@ def test_the_second_is_told_who_is_at_it_and_a_killed_process_holds_nothing(tmp_
     assert os.listdir(lock.parent) == [lock.name]
 
 
-def test_in_turn_waits_and_says_for_whom(tmp_path, capsys):
+class Waiting(io.StringIO):
+    """Standard error that tells when somebody said that it waits.
+
+    capsys would lose what another thread writes between its reading and its emptying.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_said = threading.Event()
+
+    def flush(self) -> None:
+        if "waiting until it ends" in self.getvalue():
+            self.is_said.set()
+
+
+def test_in_turn_waits_and_says_for_whom(tmp_path, monkeypatch):
+    said = Waiting()
+    monkeypatch.setattr(sys, "stderr", said)
     lock = tmp_path / "lock"
     order = []
     is_held = threading.Event()
@@ -49,22 +67,21 @@ def test_in_turn_waits_and_says_for_whom(tmp_path, capsys):
     def first():
         with in_turn(lock, "work: is being planned"):
             is_held.set()
-            may_end.wait()
+            may_end.wait(60)
             order.append("first")
 
     def second():
         with in_turn(lock, "work: is being planned"):
             order.append("second")
 
-    threads = [threading.Thread(target=first)]
+    threads = [threading.Thread(target=job, daemon=True) for job in (first, second)]
     threads[0].start()
-    is_held.wait()
-    threads.append(threading.Thread(target=second))
+    assert is_held.wait(60)
     threads[1].start()
-    while "waiting until it ends" not in (said := capsys.readouterr().err):
-        pass
+    assert said.is_said.wait(60)
+    assert order == []
     may_end.set()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert order == ["first", "second"]
-    assert f"work: is being planned by process {os.getpid()} on " in said
+    assert f"work: is being planned by process {os.getpid()} on " in said.getvalue()
