@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from segfw.base.options import named_by_keyword
-from segfw.base.records import UserError
+from segfw.base.records import Record, UserError
+from segfw.images.geometry import Shape
 from segfw.model.export_options import OnnxOptions
 from segfw.model.source import ModelSource
 from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes, shared_patch_size
 from segfw.planning.plan import REFINE, Configuration, Plan
 
 
+class Tiling(Record):
+    """How an image is cut for a network: tiles in voxels, and the axes along which they are also seen mirrored."""
+
+    patch_size: Shape
+    mirror_axes: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A trained configuration: its plan and the weights of one network per fold, by fold name.
 
-    The configuration's patch is the one that the networks were trained on in the end.
+    The configuration's patch is the one that all of the networks know; ``own_tilings`` are what each one was trained
+    on in the end, by fold.
     """
 
     plan: Plan
@@ -28,6 +37,19 @@ class Model:
     weights: Mapping[str, Mapping[str, Tensor]]
     mirror_axes: tuple[int, ...]  # along which all of the networks saw mirrored images in training
     previous: Model | None = None  # the first stage, where this is the second one of a cascade
+    own_tilings: Mapping[str, Tiling] = field(default_factory=dict)
+
+    @property
+    def tiling(self) -> Tiling:
+        """How the networks predict together."""
+        return Tiling(patch_size=self.configuration.patch_size, mirror_axes=self.mirror_axes)
+
+    def tiled_like(self, other: Model) -> Model:
+        """The same networks with the tiles of other folds of this configuration, first stages as well."""
+        previous = self.previous
+        if previous is not None and other.previous is not None:
+            previous = previous.tiled_like(other.previous)
+        return replace(self, configuration=other.configuration, mirror_axes=other.mirror_axes, previous=previous)
 
 
 @named_by_keyword((OnnxOptions,))
@@ -166,4 +188,10 @@ def _read_configuration(
         weights={fold: tensors for fold, (tensors, _) in loaded.items()},
         mirror_axes=shared_mirror_axes(metadata),
         previous=previous,
+        own_tilings={
+            fold: Tiling(
+                patch_size=shared_patch_size([text], configuration.patch_size), mirror_axes=shared_mirror_axes([text])
+            )
+            for fold, (_, text) in loaded.items()
+        },
     )

@@ -21,6 +21,7 @@ from segfw.model.load import Model
 from segfw.model.source import QUALITY_FILE, ModelSource
 from segfw.quality.case_page import CasePageMaker, changes_for
 from segfw.quality.case_quality import EXCHANGEABLE, WITHDRAWN
+from segfw.quality.folds_together import other_folds
 from segfw.quality.image_fingerprint import image_fingerprint
 from segfw.quality.input_gate import Gate
 from segfw.quality.model_identity import ModelIdentity
@@ -86,11 +87,11 @@ def judge_of(model: Path, loaded: Sequence[Model], options: PredictOptions) -> M
         return None
     quality.identity.require(used, path)
     require_known_entries(quality, loaded[0], path)
-    guarantee = guarantee_with(quality, options)
+    guarantee = guarantee_with(quality, options, used)
     if guarantee != EXCHANGEABLE:
         print(f"warning: of how good masks are nothing is promised: {guarantee.removeprefix(WITHDRAWN)}")
     unused = [fold for fold in quality.identity.folds if fold not in used.folds]
-    if unused:
+    if unused and guarantee == EXCHANGEABLE:
         print(
             f"note: {path} was calibrated with fold {listed(quality.identity.folds, 'and')}, and fold "
             f"{listed(used.folds, 'and')} predicts; its bounds are of single networks and hold"
@@ -128,7 +129,8 @@ def plausible_of(
             f"{path}: --plausible is of {calibrated}, which was calibrated, and {listed(names, 'and')} predicts; add "
             f"--configuration {calibrated}"
         )
-    problem = quality.identity.difference(ModelIdentity.of(loaded[0]))
+    used = ModelIdentity.of(loaded[0])
+    problem = quality.identity.difference(used)
     if problem:
         raise UserError(f"{path}: is of another model ({problem}); run segfw calibrate anew, or leave out --plausible")
     require_known_entries(quality, loaded[0], path, "leave out --plausible")
@@ -150,7 +152,7 @@ def plausible_of(
     return PlausibleMasks(
         thresholds=thresholds,
         gate=quality.gate,
-        guarantee=guarantee_with(quality, options),
+        guarantee=guarantee_with(quality, options, used),
         digest=calibration.digest,
     )
 
@@ -192,8 +194,9 @@ def page_maker(model: Path, loaded: Sequence[Model], gate: Gate | None) -> CaseP
     return CasePageMaker(model=model, gate=gate)
 
 
-def guarantee_with(quality: QualityModel, options: PredictOptions) -> str:
-    """'exchangeable', or 'withdrawn: why' where masks are made otherwise than in the calibration.
+def guarantee_with(quality: QualityModel, options: PredictOptions, used: ModelIdentity) -> str:
+    """'exchangeable', or 'withdrawn: why' where masks are made otherwise than in the calibration, or by folds that were
+    trained for much longer or shorter than others of it.
 
     What ``select`` chose after it does not count: it was kept because held-out masks become better by it.
     """
@@ -204,9 +207,13 @@ def guarantee_with(quality: QualityModel, options: PredictOptions) -> str:
         different.append("mirroring is off" if quality.mirroring else "mirroring is on")
     if options.postprocessing is not None:
         different.append(f"--postprocessing {options.postprocessing}")
-    if not different:
-        return EXCHANGEABLE
-    return f"{WITHDRAWN}the model was calibrated with other options ({', '.join(different)})"
+    reasons = []
+    if different:
+        reasons.append(f"the model was calibrated with other options ({', '.join(different)})")
+    unlike = other_folds(quality.identity, used, mirroring=options.mirroring)
+    if unlike:
+        reasons.append(f"the model was calibrated for all its folds together ({', '.join(unlike)})")
+    return f"{WITHDRAWN}{', and '.join(reasons)}" if reasons else EXCHANGEABLE
 
 
 def require_distinct_files(cases: Sequence[str], output: Path) -> None:

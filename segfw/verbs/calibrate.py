@@ -219,6 +219,7 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
     from datetime import UTC, datetime
 
     from segfw.base.parallel import CasesFailed
+    from segfw.inference.prediction_job import without_weights
     from segfw.inference.predictor import Predictor
     from segfw.model.load import load_model
     from segfw.model.source import QUALITY_FILE
@@ -227,26 +228,29 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
     from segfw.quality.calibration_folder import calibrate_cases
     from segfw.quality.calibration_options import fail_limits
     from segfw.quality.calibration_page import write_calibration_page
+    from segfw.quality.folds_together import fold_notes, trained_steps
     from segfw.quality.model_identity import ModelIdentity
     from segfw.quality.nearest_cases import CALIBRATION_FOLDER
     from segfw.quality.quality_fitting import QualityRequest, require_cases
     from segfw.quality.quality_worth import WORTH_FILE, quality_worth
 
     require_cases(len(cohort.folds_of), len({cohort.patient_of[case] for case in cohort.folds_of}))
-    for note in cohort.notes:
-        print(f"note: {note}")
-
     # The model, and what each case is to be predicted by
     model = load_model(work, cohort.configuration, cohort.folds)
-    identity = ModelIdentity.of(model)
+    identity = ModelIdentity.of(model, trained_steps(work, cohort.configuration, cohort.folds))
+    notes = (*cohort.notes, *fold_notes(model, identity))
+    for note in notes:
+        print(f"note: {note}")
     items = _items(model, identity, cohort, options)
+    together = without_weights([model])[0]
     del model
 
     def predictor_of(folds: tuple[str, ...]) -> Predictor:
         chosen = folds or cohort.folds[:1]
         previous = None if cohort.unseen else chosen  # whose first stage did not see the case either
+        alone = load_model(work, cohort.configuration, chosen, previous_folds=previous)
         return Predictor.of(
-            load_model(work, cohort.configuration, chosen, previous_folds=previous),
+            alone.tiled_like(together),  # as predict has them, which averages all
             device=options.device,
             precision=options.precision,
             step=options.step,
@@ -274,7 +278,7 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
         identity,
         request,
         made=datetime.now(UTC).date().isoformat(),
-        notes=cohort.notes,
+        notes=notes,
     )
     used = {"step": options.step, "mirroring": options.mirroring}
     fitted = replace(fitted, model=fitted.model.model_copy(update=used))
@@ -289,6 +293,7 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
 def _items(model: Model, identity: object, cohort: _Cohort, options: CalibrateOptions) -> list[CaseToCalibrate]:
     from segfw.inference.mask_settings import plan_digest, weights_digest
     from segfw.quality.calibration_folder import CaseToCalibrate
+    from segfw.quality.folds_together import is_cut_alike
     from segfw.quality.model_identity import ModelIdentity
 
     assert isinstance(identity, ModelIdentity)
@@ -296,10 +301,13 @@ def _items(model: Model, identity: object, cohort: _Cohort, options: CalibrateOp
     how = repr((plan_digest([model]), first_stage, options.step, options.mirroring, options.precision))
     if cohort.plan.labels.ignore is not None:  # earlier versions took what it hides for nothing
         how += " without what the ignore label hides"
-    return [
-        CaseToCalibrate.of(case, cohort.folds_of.get(case.id, ()), identity.folds, how, spoils=options.shifts)
-        for case in cohort.cases
-    ]
+    items = []
+    for case in cohort.cases:
+        folds = cohort.folds_of.get(case.id, ())
+        # Earlier versions predicted with tiles that these folds alone know.
+        tiles = "" if not folds or is_cut_alike(model, folds) else " in tiles of all folds"
+        items.append(CaseToCalibrate.of(case, folds, identity.folds, how + tiles, spoils=options.shifts))
+    return items
 
 
 def _announce(

@@ -21,17 +21,22 @@ from segfw.images.formats import read_mask, read_volume
 from segfw.images.named_mask import DrawnAs
 from segfw.inference.predictor import Predictor
 from segfw.model.load import load_model
-from segfw.model.source import QUALITY_FILE
+from segfw.model.source import QUALITY_FILE, WEIGHTS_FILE, fold_folder
+from segfw.model.training_record import RUN_FILE, RunRecord, TrainingEnd
+from segfw.model.weights import load_tensors, save_tensors
 from segfw.planning.plan import CASCADE, LOWRES, PLAN_FILE, Plan
 from segfw.planning.splits import SPLITS_FILE, Splits
 from segfw.quality import calibration_folder
 from segfw.quality.calibration_folder import CaseToCalibrate
 from segfw.quality.calibration_pass import SHIFTS_OF_A_CASE, CalibratedCase
+from segfw.quality.case_quality import CaseQuality, judged_cases, quality_file
+from segfw.quality.folds_together import is_cut_alike
 from segfw.quality.quality_fitting import TooFewCases
 from segfw.quality.quality_model import CLEAN, QualityModel
 from segfw.quality.quality_worth import AGREEMENT
 from segfw.verbs.calibrate import PAGE_FILE, calibrate
 from segfw.verbs.export import export_model
+from segfw.verbs.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -371,3 +376,91 @@ def test_the_command_says_what_was_learned_and_what_comes_next(work, calibrated,
     assert "6 patients are too few" in said
     assert f"written: {work / QUALITY_FILE}, {work / PAGE_FILE}" in said
     assert "next: segfw predict" in said
+
+
+SMALL = "8x8x8"  # voxels, where the plan has patches of 8 x 16 x 16
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory) -> Path:
+    """A calibrated work folder whose fold 0 was trained on smaller patches, and for fewer steps."""
+    folder = drawn_work(tmp_path_factory.mktemp("unlike"))
+    set_patch(folder, "0", SMALL)
+    for fold, steps in (("0", 100), ("1", 1000), ("2", 1000)):
+        write_length(folder, fold, steps)
+    calibrate(folder, device="cpu", shifts=False)
+    return folder
+
+
+def set_patch(work: Path, fold: str, patch: str) -> None:
+    path = fold_folder(work, "3d_fullres", fold) / WEIGHTS_FILE
+    tensors, metadata = load_tensors(path)
+    save_tensors(path, tensors, {**metadata, "patch_size": patch})
+
+
+def write_length(work: Path, fold: str, steps: int) -> None:
+    end = TrainingEnd(steps=steps, epochs=1, seconds=1.0, warning="")
+    RunRecord(sessions=(), label_names=("bright", "dark"), end=end).save(
+        fold_folder(work, "3d_fullres", fold) / RUN_FILE
+    )
+
+
+def test_folds_of_other_patches_are_calibrated_with_the_tiles_that_predict_has(unlike):
+    together = load_model(unlike, "3d_fullres")
+    assert together.configuration.patch_size == (8, 8, 8)
+    splits = Splits.load(unlike / "splits.json")
+    case = splits.fold("1").validation[0]
+    image = read_volume(unlike.parent / "raw" / "imagesTr" / f"{case}_0000.nii.gz")
+    alone = load_model(unlike, "3d_fullres", ("1",))
+    assert alone.configuration.patch_size == (8, 16, 16)
+    ml = {}
+    for name, model in (("alone", alone), ("together", alone.tiled_like(together))):
+        mask = Predictor.of(model, device="cpu")(image).array
+        ml[name] = float((mask == 3).sum() * 6e-3)
+    assert ml["alone"] != ml["together"]  # tiles count
+    measured = cases_of(unlike)[case].passes[0].folds["1"]["bright"]
+    assert measured.predicted_ml == pytest.approx(ml["together"])
+
+
+def test_what_folds_that_are_unlike_mean_is_said_before_the_work_and_kept(unlike, capsys):
+    model = calibrate(unlike, device="cpu", shifts=False)
+    printed = capsys.readouterr().out
+    tiles = "on patches of 8 x 8 x 8 (fold 0) and 8 x 16 x 16 (folds 1 and 2) voxels: all predict tiles of 8 x 8 x 8"
+    assert tiles in printed
+    assert "(fold 0 for 100, fold 1 for 1000 and fold 2 for 1000)" in printed
+    assert any(tiles in note for note in model.notes)
+
+
+def guarantee_of(work: Path, output: Path, **options: object) -> str:
+    predict(work, work.parent / "raw" / "imagesTr", output, device="cpu", part="1/6", **options)
+    (case,) = judged_cases(output)
+    return CaseQuality.load(quality_file(output, case)).guarantee
+
+
+def test_all_of_the_unlike_folds_keep_the_promise_and_some_alone_do_not(unlike, tmp_path):
+    assert guarantee_of(unlike, tmp_path / "all") == "exchangeable"
+    alone = guarantee_of(unlike, tmp_path / "two", folds=("1", "2"))
+    assert alone.startswith("withdrawn: the model was calibrated for all its folds together (folds 1 and 2 alone")
+    assert "with tiles of 8 x 16 x 16 voxels instead of 8 x 8 x 8, which all folds know" in alone
+    short = guarantee_of(unlike, tmp_path / "short", folds=("0",))  # with the same tiles
+    assert short.endswith("(fold 0 alone, of folds that were trained for unlike numbers of steps)")
+
+
+def test_what_was_found_with_tiles_of_one_fold_is_found_anew(unlike):
+    model = load_model(unlike, "3d_fullres")
+    assert not is_cut_alike(model, ("1",))
+    assert is_cut_alike(model, ("0",))
+    assert is_cut_alike(model, ("0", "1", "2"))
+
+
+def test_a_calibration_of_an_earlier_version_refuses_other_tiles_and_says_what_helps(unlike, tmp_path):
+    work = Path(shutil.copytree(unlike.parent, tmp_path / "older")) / "work"
+    content = json.loads((work / QUALITY_FILE).read_text())
+    for name in ("tiling", "untiled_digest", "steps"):
+        del content["identity"][name]
+    (work / QUALITY_FILE).write_text(json.dumps(content))
+    message = "cuts them otherwise for these folds than for all together.*; run segfw calibrate anew"
+    with pytest.raises(UserError, match=message):
+        guarantee_of(work, tmp_path / "masks", folds=("1",))
+    calibrate(work, device="cpu", shifts=False)
+    assert guarantee_of(work, tmp_path / "masks", folds=("1",)).startswith("withdrawn")
