@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from segfw.base.file_names import RUN_SETTINGS_FILE
 from segfw.base.files import link_or_copy
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -126,11 +127,40 @@ def train_and_score(common: StartsPlan, labelled: str, seed: int, arm: Arm, case
     return result
 
 
-def _request(common: StartsPlan, folder: Path, seed: int, arm: Arm, cases: tuple[str, ...]) -> TrainRequest:
+def require_one_rule(common: StartsPlan, trainings: Sequence[tuple[str, int, Arm]]) -> None:
+    """UserError if a training was begun with another warm-up, or another rate of the encoder, than its arm has now.
+
+    An earlier version did not train gently what begins with given weights that are pretrained; the rest of such an arm,
+    and of what it is compared with, would follow another rule.
+    """
+    for labelled, seed, arm in trainings:
+        home = training_folder(common.output, labelled, seed, arm)
+        path = fold_folder(home, common.configuration.name, FOLD) / RUN_SETTINGS_FILE
+        if not path.is_file():
+            continue
+        before = TrainSettings.load(path)
+        now = _settings(common, seed, arm)
+        if (before.warm_up_share, before.encoder_rate) != (now.warm_up_share, now.encoder_rate):
+            raise UserError(
+                f"{path}: the arm '{arm}' was begun with {_rule_text(before)}, and would go on with {_rule_text(now)}, "
+                f"as such weights are trained now; give another --output than {common.output} to begin all arms anew"
+            )
+
+
+def _rule_text(settings: TrainSettings) -> str:
+    return (
+        f"a warm-up of {settings.warm_up_share:.0%} of its steps and {settings.encoder_rate:g} times the encoder's rate"
+    )
+
+
+def _settings(common: StartsPlan, seed: int, arm: Arm) -> TrainSettings:
     longer_s = common.pretrain_s if arm == SCRATCH_LONGER else 0.0
     settings = TrainSettings(time_budget_s=common.time_budget_s + longer_s, seed=seed)
-    if arm == PRETRAINED or (arm == MODEL and common.model is not None and common.model.is_gentle):
-        settings = fine_tuning_settings(settings)
+    is_gentle = arm == PRETRAINED or (arm == MODEL and common.model is not None and common.model.is_gentle)
+    return fine_tuning_settings(settings) if is_gentle else settings
+
+
+def _request(common: StartsPlan, folder: Path, seed: int, arm: Arm, cases: tuple[str, ...]) -> TrainRequest:
     plan = common.plan
     chosen = common.configuration
     return TrainRequest(
@@ -138,7 +168,7 @@ def _request(common: StartsPlan, folder: Path, seed: int, arm: Arm, cases: tuple
         preprocessed=common.work / "preprocessed" / chosen.data_name,
         configuration=chosen,
         fold=Fold(train=cases, validation=()),
-        settings=settings,
+        settings=_settings(common, seed, arm),
         label_names=tuple(plan.labels.structures),
         target=target_of(plan.labels),
         annotated=common.annotated,

@@ -98,7 +98,7 @@ def _compare(
         append_result,
         read_results,
     )
-    from segfw.pretraining.start_trainings import labelled_cases, train_and_score
+    from segfw.pretraining.start_trainings import labelled_cases, require_one_rule, train_and_score
 
     fold = splits.fold(options.fold)
     common = _common(work, output, plan, chosen, splits, options)
@@ -109,8 +109,10 @@ def _compare(
     before = read_results(path)
     _require_same_folds(before, drawn, {case.id for case in common.cases}, output)
     done = {result.key for result in before}
-    pretraining = _pretrain(work, plan, splits, chosen, common, options)
     arms = [arm for arm in ARMS if arm != MODEL or options.init_from is not None]
+    unfinished = [arm for arm in arms if any((*number, arm) not in done for number in drawn)]
+    require_one_rule(common, [(*number, arm) for number in drawn for arm in unfinished])
+    pretraining = _pretrain(work, plan, splits, chosen, common, options)
     for seed in range(options.seeds):  # a whole comparison of one seed first: it tells most
         for labelled in numbers:
             for arm in arms:

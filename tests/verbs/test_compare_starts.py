@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -175,6 +176,27 @@ def test_a_model_file_is_a_start_at_the_usual_rate(make_raw, tmp_path, asked):
     theirs = load_tensors(fold_folder(tmp_path / "other", "2d", "0") / "weights.safetensors")[0]
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.state_dict().items())
     assert (request.settings.warm_up_share, request.settings.encoder_rate) == (0, 1)
+
+
+def test_an_arm_that_was_begun_by_another_rule_does_not_go_on(make_raw, tmp_path, asked):
+    """Before, a pretrained start that is given was trained like any other: half of an arm of either kind is none."""
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, configurations=("2d",), device="cpu")
+    pretrain(work, "2d", folds=("0",), epochs=1, steps_per_epoch=2, device="cpu")
+    started = SHORT | {"init_from": work / "pretrained" / "2d"}
+    with pytest.raises(UserError, match="far enough"):
+        compare_starts(work, **started)
+    (request,) = asked
+    assert (request.settings.warm_up_share, request.settings.encoder_rate) == (0.05, 0.3)
+    settings = request.folder / "settings.json"
+    request.settings.save(settings)
+    with pytest.raises(UserError, match="far enough"):  # by the same rule it goes on
+        compare_starts(work, **started)
+    replace(request.settings, warm_up_share=0.0, encoder_rate=1.0).save(settings)
+    message = "settings.json: the arm 'from the given model' was begun with a warm-up of 0% .* go on with .* of 5% "
+    with pytest.raises(UserError, match=message + ".*give another output than "):
+        compare_starts(work, **started)
+    assert len(asked) == 2
 
 
 def test_wrong_numbers_are_one_sentence(make_raw, tmp_path):
