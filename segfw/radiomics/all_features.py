@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segfw.measurements.measure_masks import FEWEST_VOXELS
-from segfw.radiomics.cooccurrence import COOCCURRENCE_FEATURES, cooccurrence_features, cooccurrence_matrices
+from segfw.radiomics.cooccurrence import COOCCURRENCE_FEATURES, cooccurrence_features, merged_matrix
 from segfw.radiomics.grey_runs import RUN_FEATURES, run_features, run_tables
 from segfw.radiomics.grey_zones import (
     ZONE_DISTANCE_FEATURES,
@@ -36,7 +36,13 @@ from segfw.radiomics.neighbourhoods import (
     dependence_table,
     tone_features,
 )
-from segfw.radiomics.radiomics_settings import MOST_LEVELS, ChannelProcessing, RadiomicsSettings, Texture
+from segfw.radiomics.radiomics_settings import (
+    MOST_LEVELS,
+    ChannelProcessing,
+    RadiomicsSettings,
+    Texture,
+    image_word,
+)
 from segfw.radiomics.shape_features import SHAPE_FEATURES, shape_features
 from segfw.radiomics.to_levels import (
     NewGrid,
@@ -76,17 +82,8 @@ def feature_names(settings: RadiomicsSettings) -> tuple[str, ...]:
     for channel, processing in settings.channels.items():
         names += _of_image(channel, processing.discretisation, settings.texture)
         for width in settings.log_mm:
-            names += _of_image(filtered(channel, width), f"fbn{settings.filter_levels}", settings.texture)
+            names += _of_image(image_word(channel, width), f"fbn{settings.filter_levels}", settings.texture)
     return tuple(names)
-
-
-def filtered(channel: str, width_mm: float) -> str:
-    """What an image behind a Laplacian of Gaussian is called."""
-    return f"{_word(channel)}_log{width_mm:g}mm"
-
-
-def _word(name: str) -> str:
-    return "_".join(name.split())
 
 
 def _of_image(image: str, discretisation: str, texture: Texture) -> list[str]:
@@ -94,7 +91,7 @@ def _of_image(image: str, discretisation: str, texture: Texture) -> list[str]:
     names += [f"histogram_{name}_{discretisation}" for name in HISTOGRAM_FEATURES]
     for family, features, _ in TEXTURES:
         names += [_texture_name(family, feature, texture, discretisation) for feature in features]
-    return [f"{_word(image)}_{name}" for name in names]
+    return [f"{image_word(image)}_{name}" for name in names]
 
 
 def _texture_name(family: str, feature: str, texture: Texture, discretisation: str) -> str:
@@ -130,7 +127,7 @@ def features_on(
         for width in settings.log_mm:
             response = laplacian_of_gaussian(image, part, width, is_by_slice=settings.is_by_slice)
             of_filter = ChannelProcessing(modality=processing.modality, levels=settings.filter_levels)
-            name = filtered(channel, width)
+            name = image_word(channel, width)
             if not np.isfinite(response[within]).all():
                 reasons.append(f"{channel} has no number near some of its voxels, which the filter reaches")
                 continue
@@ -149,7 +146,7 @@ def _add(
     """Adds the features of one image; what is to be said of those that cannot be told."""
     inside, within = masks
     chosen = found_zyx[within]
-    name = _word(image)
+    name = image_word(image)
     if not len(chosen):
         return [f"{image} has no value in the range"]
     values |= {f"{name}_intensity_{key}": value for key, value in intensity_statistics(chosen).items()}
@@ -175,7 +172,7 @@ def _add(
 def texture_features(grid: LevelGrid, levels: int) -> dict[str, Mapping[str, float | None]]:
     """The features of each family, matrices merged; ``levels`` is how many there are."""
     zones = Zones.of(grid)
-    matrix = np.sum(cooccurrence_matrices(grid), axis=0)
+    matrix = merged_matrix(grid)
     return {
         "glcm": cooccurrence_features(matrix, levels),
         "glrlm": run_features(LevelSizes.merged(run_tables(grid))),

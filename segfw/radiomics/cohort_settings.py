@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,13 @@ def _look(case: MaskCase, found: FoundMasks) -> _Look | None:
     return _Look(
         units=mask.units,
         spacing_mm=mask.geometry.spacing_mm,
-        lowest={name: float(np.min(image)) for name, image in mask.channels.items()},
+        lowest={name: _lowest(image) for name, image in mask.channels.items()},
     )
+
+
+def _lowest(image_zyx: np.ndarray) -> float:
+    """Of what are numbers: air around a round field of view may be none, and is no sign that an image is no CT."""
+    return float(np.fmin.reduce(image_zyx, axis=None))
 
 
 def _spacings(cases: Sequence[MaskCase], looks: Sequence[_Look]) -> list[Spacing]:
@@ -96,7 +102,7 @@ def modalities_of(looks: Sequence[_Look], channel_names: Sequence[str]) -> dict[
     is_named = not all(name.startswith((ONE_CHANNEL, "channel_")) for name in channel_names)
     kinds: dict[str, Modality] = {}
     for name in looks[0].lowest:
-        lowest = [look.lowest[name] for look in looks if name in look.lowest]
-        is_ct = name.upper() == CT if is_named else float(np.median(lowest)) <= AIR_HU
+        lowest = [look.lowest[name] for look in looks if math.isfinite(look.lowest.get(name, math.nan))]
+        is_ct = name.upper() == CT if is_named else bool(lowest) and float(np.median(lowest)) <= AIR_HU
         kinds[name] = "CT" if is_ct else "other"
     return kinds

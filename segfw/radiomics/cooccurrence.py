@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from segfw.radiomics.level_grid import LevelGrid
@@ -17,17 +19,23 @@ COOCCURRENCE_FEATURES = (
 )
 
 
-def cooccurrence_matrices(grid: LevelGrid) -> list[np.ndarray]:
+def cooccurrence_matrices(grid: LevelGrid) -> Iterator[np.ndarray]:
     """How often levels lie beside each other, symmetrical (levels, levels), one matrix for each direction."""
     size = grid.highest
-    matrices = []
     for step in grid.steps:
         neighbour = grid.flat[grid.places + step]
         is_pair = neighbour > 0
         keys = (grid.levels[is_pair].astype(np.int64) - 1) * size + neighbour[is_pair] - 1
         counts = np.bincount(keys, minlength=size * size).reshape(size, size)
-        matrices.append(counts + counts.T)
-    return matrices
+        yield counts + counts.T
+
+
+def merged_matrix(grid: LevelGrid) -> np.ndarray:
+    """The sum over directions; one at a time, because that of thousands of levels takes 100 MB."""
+    total = np.zeros((grid.highest, grid.highest), np.int64)
+    for matrix in cooccurrence_matrices(grid):
+        total += matrix
+    return total
 
 
 def cooccurrence_features(matrix: np.ndarray, levels: int) -> dict[str, float | None]:
@@ -100,4 +108,4 @@ def _information(joint: np.ndarray, margin: np.ndarray) -> dict[str, float | Non
 def entropy(shares: np.ndarray) -> float:
     """In bits."""
     some = shares[shares > 0]
-    return -float((some * np.log2(some)).sum())
+    return 0.0 - float((some * np.log2(some)).sum())  # of one share alone 0, and not -0

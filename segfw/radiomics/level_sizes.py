@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segfw.radiomics.cooccurrence import entropy
+
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSizes:
@@ -69,7 +71,7 @@ def features_of_sizes(table: LevelSizes) -> tuple[float, ...]:
         total / table.voxels,
         _variance(level, share),
         _variance(size, share),
-        float(-(share * np.log2(share)).sum()),
+        entropy(share),
         float((share**2).sum()),
     )
 

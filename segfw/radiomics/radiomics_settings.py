@@ -95,6 +95,9 @@ class RadiomicsSettings(Record):
             raise ValueError(f"filter_levels is a number from 2 to {MOST_LEVELS}")
         if not self.channels:
             raise ValueError("there is no channel")
+        alike = images_alike(tuple(self.channels), self.log_mm)
+        if alike is not None:
+            raise ValueError(f"{alike[0]} and {alike[1]} would have the same columns, {alike[2]}_...; keep one of them")
         return self
 
     @property
@@ -126,6 +129,25 @@ class RadiomicsSettings(Record):
         return f"{voxels}, {self.texture} texture, {channels}{filters}; decided on {count(self.cases, 'case')}"
 
 
+def image_word(channel: str, width_mm: float | None = None) -> str:
+    """What an image is called in columns: a channel, or what a Laplacian of Gaussian makes of it."""
+    word = "_".join(channel.split())
+    return word if width_mm is None else f"{word}_{LOG}{width_mm:g}mm"
+
+
+def images_alike(channels: Sequence[str], log_mm: Sequence[float]) -> tuple[str, str, str] | None:
+    """Two images, in words, that columns would call alike, such as 'T1 w' and 'T1_w', and how; None if there are none."""
+    called: dict[str, str] = {}
+    for channel in channels:
+        for width in (None, *log_mm):
+            image = f"channel {channel!r}" + ("" if width is None else f" behind the filter of {width!r} mm")
+            word = image_word(channel, width)
+            if word in called:
+                return called[word], image, word
+            called[word] = image
+    return None
+
+
 def _called(modality: Modality) -> str:
     return "CT" if modality == CT else "no CT"
 
@@ -136,8 +158,15 @@ def decided(
     """Of the voxels of a cohort: the median edge, rounded to half a millimetre where it is as long as that.
 
     Where slices are more than 3 times as thick as pixels are long in most cases, or there is only one, pixels alone are
-    brought to one size, and texture is told slice by slice.
+    brought to one size, and texture is told slice by slice. Raises UserError if columns of two images would be called
+    alike.
     """
+    alike = images_alike(tuple(modalities), log_mm)
+    if alike is not None:
+        raise UserError(
+            f"{alike[0]} and {alike[1]} would have the same columns, {alike[2]}_...; call channels otherwise in "
+            "channel_names of dataset.json, or leave out a filter"
+        )
     edges = np.sort(np.array(spacings_mm), axis=1)
     is_thick = has_one_slice or bool(np.median(edges[:, 2] / edges[:, 1]) > THICK)
     middle = float(np.median(edges[:, :2] if is_thick else edges))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from segfw.base.records import UserError
 from segfw.radiomics.radiomics_settings import LOWEST_HU, MOST_LEVELS, ChannelProcessing
 
 INSIDE = 0.5 - 1e-6  # of a mask between voxels; a half counts, also where it came out as 0.4999999
+MOST_VOXELS = 1 << 31  # of a new grid; more take 16 GB
 REACH = 4  # standard deviations to which a filter reaches
 SLACK = 1e-6  # voxels by which a grid may miss a whole number of them
 # Of a bin or a whole number: what lies on the border of two but for rounding goes to the upper one, in whichever order
@@ -80,6 +83,7 @@ def looked_up(array: np.ndarray, grid: NewGrid, origin: np.ndarray, *, beyond: s
     """
     from scipy.ndimage import affine_transform
 
+    _require_room_for(grid)
     diagonal = np.diag(grid.steps)
     is_straight = np.array_equal(np.diag(diagonal), grid.steps)
     matrix = diagonal if is_straight else grid.steps
@@ -87,6 +91,17 @@ def looked_up(array: np.ndarray, grid: NewGrid, origin: np.ndarray, *, beyond: s
         array.astype(np.float64), matrix, grid.start - origin, grid.shape, order=1, mode=beyond, prefilter=False
     )
     return np.asarray(found, np.float64)
+
+
+def _require_room_for(grid: NewGrid) -> None:
+    """UserError for more voxels than any structure has, as settings of another unit of length ask for."""
+    voxels = math.prod(grid.shape)
+    if voxels > MOST_VOXELS:
+        smallest_mm = float(np.linalg.norm(grid.axes_mm, axis=0).min())
+        raise UserError(
+            f"a structure and what its filters reach would be {voxels:.0e} voxels of {smallest_mm:g} mm; correct "
+            "voxel_mm and log_mm of the settings, which are in mm"
+        )
 
 
 def image_on(image_zyx: np.ndarray, grid: NewGrid, *, beyond: str = "nearest") -> np.ndarray:

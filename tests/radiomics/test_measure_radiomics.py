@@ -264,6 +264,47 @@ def test_settings_that_do_not_belong_to_the_images_are_refused(cohort, tmp_path,
 
 
 @pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"log_mm": [2.0, 2.0]}, "channel 'T1' behind the filter of 2.0 mm would have the same columns, T1_log2mm_..."),
+        ({"log_mm": [2.0, 2.0000001]}, "behind the filter of 2.0000001 mm would have the same columns"),
+        ({"voxel_mm": 0.001}, "voxels of 0.001 mm; correct voxel_mm and log_mm"),
+        ({"log_mm": [400.0]}, "voxels of 1 mm; correct voxel_mm and log_mm"),
+    ],
+)
+def test_settings_that_somebody_spoilt_are_one_sentence(cohort, changed, sentence, capsys):
+    assert measure(cohort) == 0
+    spoilt = cohort / "spoilt.json"
+    spoilt.write_text(json.dumps(json.loads((cohort / "out" / "m_radiomics.json").read_text()) | changed))
+    assert measure(cohort, "--settings", spoilt, name="again") in (1, 2)
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "memory" not in error
+
+
+def test_channels_that_columns_would_call_alike_are_refused(tmp_path, capsys):
+    cohort = write_cases(tmp_path / "first", 1)
+    for name, number in (("case0.nii.gz", 0), ("case0.nii.gz", 1)):
+        (cohort / "images" / f"case0_{number:04}.nii.gz").write_bytes((cohort / "images" / name).read_bytes())
+    (cohort / "images" / "case0.nii.gz").unlink()
+    text = json.loads((cohort / "dataset.json").read_text()) | {"channel_names": {"0": "T1 w", "1": "T1_w"}}
+    (cohort / "dataset.json").write_text(json.dumps(text))
+    assert measure(cohort) == 2
+    assert "channel 'T1 w' and channel 'T1_w' would have the same columns, T1_w_..." in capsys.readouterr().err
+
+
+def test_air_without_a_number_is_no_sign_against_ct(tmp_path):
+    cohort = write_cases(tmp_path / "ct", 2, lowest=-1000.0, channel="")
+    for file in (cohort / "images").iterdir():
+        image = nibabel.load(file)
+        values = image.get_fdata(dtype=np.float32)
+        values[-1] = np.nan  # as outside of a round field of view
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), file)
+    assert measure(cohort) == 0
+    assert RadiomicsSettings.load(cohort / "out" / "m_radiomics.json").channels["image"].modality == "CT"
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--radiomics"], "--radiomics: tells the values of images; give their folder with --images"),
