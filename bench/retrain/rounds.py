@@ -28,6 +28,7 @@ from segfw.dataset.cases import Case
 from segfw.dataset.layouts import find_dataset
 from segfw.images.formats import split_ending
 from segfw.inference.whole_cases import validate
+from segfw.model.default_configuration import default_configuration
 from segfw.model.load import load_model
 from segfw.model.source import ModelSource, fold_folder
 from segfw.model.training_record import read_run_record
@@ -191,7 +192,7 @@ def _chosen(seed: Seed, arm: str, masks: Path, left: Sequence[str], number: int)
 
 def _configuration(seed: Seed) -> str:
     with ModelSource.open(seed.work("base")) as source:
-        return source.default_configuration(source.plan())
+        return default_configuration(source, source.plan())
 
 
 def _second_control(seed: Seed) -> None:

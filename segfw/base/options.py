@@ -58,6 +58,9 @@ DEVICES = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
 ONLY_HELP = (
     "these structures alone: names, Chinese or English, commas between them (segfw find tells which labels they are)"
 )
+CONFIGURATION_HELP = (
+    "default: what segfw select chose, or the only one that is trained, or of several the calibrated one"
+)
 NAMES_HELP = "say what another program calls the labels, and its numbers: totalsegmentator, totalsegmentator-v1 or -mr"
 NAMINGS = ("totalsegmentator", "totalsegmentator-v1", "totalsegmentator-mr")
 PSEUDONYMS_HELP = "table of DICOM's PatientID and the name of the case, made or added to (CSV: patient,name)"

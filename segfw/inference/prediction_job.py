@@ -45,7 +45,7 @@ UNCERTAINTY_SHARE = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenFolds:
-    """Folds of one configuration that predict; None stands for the only one that is trained, and for all folds."""
+    """Folds of one configuration that predict; None stands for ``default_configuration``, and for all folds."""
 
     configuration: str | None
     folds: tuple[str, ...] | None

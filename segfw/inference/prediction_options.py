@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from segfw.base.options import (
+    CONFIGURATION_HELP,
     DEVICES,
     KERNELS,
     NAMES_HELP,
@@ -78,7 +79,7 @@ class PredictOptions(TilingOptions, FormatOptions):
     ``best`` takes the weights of each fold's best epoch. ``part`` '3/8' takes every eighth case from the third on.
     """
 
-    configuration: str | None = option(None, "default: what segfw select chose, or the only one that is trained")
+    configuration: str | None = option(None, CONFIGURATION_HELP)
     folds: tuple[str, ...] | None = option(None, "default: all that are trained, averaged", metavar="FOLD")
     only: tuple[str, ...] | None = option(None, ONLY_HELP, metavar="NAME")
     names: str | None = option(None, f"{NAMES_HELP}; masks get these", choices=NAMINGS, metavar="NAMING")

@@ -11,6 +11,7 @@ from torch import Tensor
 from segfw.base.options import named_by_keyword
 from segfw.base.records import Record, UserError
 from segfw.images.geometry import Shape
+from segfw.model.default_configuration import default_configuration
 from segfw.model.export_options import OnnxOptions
 from segfw.model.source import ModelSource
 from segfw.model.weights import read_tensors, require_usable, shared_mirror_axes, shared_patch_size
@@ -71,7 +72,7 @@ def load_model(
     model_dir
         A work folder, or a model file.
     configuration
-        By default the only one that is trained.
+        By default the only one that is trained; of several what ``segfw select`` chose, or the calibrated one.
     folds
         Such as ``(0, 1)`` or ``("all",)``; by default all trained ones.
     previous_folds
@@ -158,7 +159,7 @@ def read_model(
 ) -> Model:
     """As ``load_model``, of a model that is open."""
     plan = source.plan()
-    name = configuration or source.default_configuration(plan)
+    name = configuration or default_configuration(source, plan)
     require_predicting(plan.configuration(name), source.path)
     return _read_configuration(source, plan.configuration(name), plan, folds, previous_folds=previous_folds, best=best)
 

@@ -21,6 +21,7 @@ from segfw.base.records import UserError
 from segfw.base.written_by_people import parse_json, read_text
 from segfw.model.calibration_facts import CalibrationFacts, read_calibration, with_digests
 from segfw.model.card import CARD_FILE, Card, FoldFacts, fold_facts
+from segfw.model.default_configuration import default_configuration
 from segfw.model.export_options import ExportOptions
 from segfw.model.half_precision import halved, measure_rounding
 from segfw.model.load import require_predicting
@@ -58,7 +59,7 @@ def choose_contents(source: ModelSource, plan: Plan, options: ExportOptions) -> 
     elif selection is not None:
         wanted = selection.configurations
     else:
-        wanted = (source.default_configuration(plan),)
+        wanted = (default_configuration(source, plan),)
     chosen = tuple(plan.configuration(name).name for name in dict.fromkeys(wanted))
     for name in chosen:
         require_predicting(plan.configurations[name], source.path)

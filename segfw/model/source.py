@@ -153,18 +153,6 @@ class ModelSource:
         folders = [folder for folder in runs.iterdir() if folder.name.startswith("fold_")]
         return sorted(folder.name.removeprefix("fold_") for folder in folders if (folder / WEIGHTS_FILE).is_file())
 
-    def default_configuration(self, plan: Plan) -> str:
-        """The only configuration that is trained, or that a model file is meant for; UserError if there are several."""
-        if self.card is None:
-            trained = [name for name in plan.predicting if self.trained_folds(name)]
-        else:  # a first stage comes along with the second one, and is not what the file is meant for
-            trained = list(self.card.configurations)
-        if not trained:
-            raise UserError(f"{self.path}: no fold is trained to its end; run segfw train first")
-        if len(trained) > 1:
-            raise UserError(f"{self.path}: {', '.join(trained)} are trained; choose one with --configuration")
-        return trained[0]
-
     def weight_names(
         self, configuration: str, folds: tuple[str, ...] | None = None, *, best: bool = False
     ) -> dict[str, str]:

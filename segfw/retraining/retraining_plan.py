@@ -17,6 +17,7 @@ from segfw.dataset.layouts import find_dataset
 from segfw.dataset.patients import read_groups
 from segfw.evaluation.metrics import Scores
 from segfw.inference.ranking import trained_validating_folds
+from segfw.model.default_configuration import default_configuration
 from segfw.model.load import require_predicting
 from segfw.model.source import ModelSource, fold_folder
 from segfw.planning.plan import Configuration, Plan
@@ -102,7 +103,7 @@ def _configuration(work: Path, plan: Plan, options: RetrainOptions) -> str:
     if options.configuration is not None:
         return options.configuration
     with ModelSource.open(work) as source:
-        return source.default_configuration(plan)
+        return default_configuration(source, plan)
 
 
 def asked_retraining(work: Path, labels: Sequence[Path], options: RetrainOptions) -> AskedRetraining:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfw.base.options import DEVICES, ONLY_HELP, Precision, option
+from segfw.base.options import CONFIGURATION_HELP, DEVICES, ONLY_HELP, Precision, option
 from segfw.inference.prediction_options import PredictOptions, TilingOptions
 
 CASES = 8
@@ -19,7 +19,7 @@ class StressOptions(TilingOptions):
     cases: int = option(CASES, "how many images, evenly from all (default: {default})", ge=1)
     only: tuple[str, ...] | None = option(None, ONLY_HELP, metavar="NAMES")
     quick: bool = option(False, "one level of each change, one other order of axes")
-    configuration: str | None = option(None, "default: what segfw select chose, or the only one that is trained")
+    configuration: str | None = option(None, CONFIGURATION_HELP)
     folds: tuple[str, ...] | None = option(None, "default: all that are trained, averaged", metavar="FOLD")
     device: str = option("auto", DEVICES)
     overwrite: bool = option(False, "try again what is there")

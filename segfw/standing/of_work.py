@@ -131,7 +131,15 @@ def work_standing(path: Path) -> WorkStanding | None:
         hours_spent=sum(fold.hours_spent for each in configurations for fold in each.folds),
         hours_left=sum(known) if known or not begun else None,
         hours_left_with_all=_hours_with_all(configurations),
-        next=_of_retraining(path) or _next(path, plan, configurations, pretrained, has_selection=selection is not None),
+        next=_of_retraining(path)
+        or _next(
+            path,
+            plan,
+            configurations,
+            pretrained,
+            has_selection=selection is not None,
+            calibrated=None if calibration is None else calibration.identity.configuration,
+        ),
     )
 
 
@@ -179,6 +187,7 @@ def _next(
     pretrained: Sequence[PretrainingStanding],
     *,
     has_selection: bool,
+    calibrated: str | None,
 ) -> str:
     """The command that brings the work on."""
     for each in configurations:
@@ -194,7 +203,10 @@ def _next(
     whole = [each for each in predicting if len(each.of_state("finished")) == len(each.folds)]
     if len(whole) > 1 and not has_selection:
         return shell_line("segfw", "select", work)
-    return shell_line("segfw", "predict", work, "NEW_IMAGES", "MASKS")
+    finished = {each.name: len(each.of_state("finished")) for each in predicting if each.of_state("finished")}
+    is_settled = len(finished) == 1 or has_selection or calibrated in finished
+    choice = [] if is_settled else ["--configuration", max(finished, key=finished.__getitem__)]
+    return shell_line("segfw", "predict", work, "NEW_IMAGES", "MASKS", *choice)
 
 
 def _of_pretraining(work: Path, plan: PlanFacts, pretrained: Sequence[PretrainingStanding]) -> str:

@@ -130,6 +130,7 @@ def _patients_notes(splits: Splits, patients: int) -> tuple[str, ...]:
 def _configuration(work: Path, plan: Plan, options: CalibrateOptions) -> str:
     """The configuration that is asked for, or that ``predict`` takes by itself."""
     from segfw.base.records import UserError
+    from segfw.model.default_configuration import default_configuration
     from segfw.model.load import require_predicting
     from segfw.model.selection import load_selection
     from segfw.model.source import SELECTION_FILE, ModelSource
@@ -147,7 +148,7 @@ def _configuration(work: Path, plan: Plan, options: CalibrateOptions) -> str:
     if selection is not None:
         return selection.configurations[0]
     with ModelSource.open(work) as source:
-        return source.default_configuration(plan)
+        return default_configuration(source, plan)
 
 
 def _held_out(

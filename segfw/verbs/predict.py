@@ -46,15 +46,16 @@ def predict(
     output
         Folder for the masks.
     options
-        Without ``configuration`` it is what ``segfw select`` chose, or the only one that is trained. ``part`` '3/8'
-        takes every eighth case from the third on. Each of several devices takes cases as it can; ``cluster`` is the
-        address of a Dask scheduler whose workers do. ``only`` are names of structures, as ``find`` takes them: others
-        stay out of the masks, and the rest of a mask is as it would be. ``names`` gives the masks another program's
-        numbers. ``pseudonyms`` is a table of patients and the names of their cases. ``save_probabilities`` is the bits
-        of each, 16 or 8, of all structures. ``postprocessing`` is a selection.json, or the postprocessing.json of an
-        imported model. ``max_memory_gb`` is of this computer's memory. ``formats`` (``--as``) are those of the masks:
-        an image file lies in the folder itself, others in a folder of their name. Whatever is written says that it is a
-        draft. With ``dry_run`` what would be done is printed, from headers alone, and nothing is written.
+        Without ``configuration`` it is what ``segfw select`` chose, or the only one that is trained, or of several the
+        calibrated one. ``part`` '3/8' takes every eighth case from the third on. Each of several devices takes cases as
+        it can; ``cluster`` is the address of a Dask scheduler whose workers do. ``only`` are names of structures, as
+        ``find`` takes them: others stay out of the masks, and the rest of a mask is as it would be. ``names`` gives the
+        masks another program's numbers. ``pseudonyms`` is a table of patients and the names of their cases.
+        ``save_probabilities`` is the bits of each, 16 or 8, of all structures. ``postprocessing`` is a selection.json,
+        or the postprocessing.json of an imported model. ``max_memory_gb`` is of this computer's memory. ``formats``
+        (``--as``) are those of the masks: an image file lies in the folder itself, others in a folder of their name.
+        Whatever is written says that it is a draft. With ``dry_run`` what would be done is printed, from headers alone,
+        and nothing is written.
     build
         Makes the network of a NetworkSpec, where another one than the plan's was trained.
 

@@ -68,7 +68,7 @@ def select(folder: Path, *names: str, postprocessing: Postprocessing = STEPS) ->
 
 def test_what_was_selected_is_used_with_its_postprocessing(model, images, tmp_path, capsys):
     work = two_configurations(model, tmp_path / "work")
-    with pytest.raises(UserError, match="2d, 3d_fullres are trained; choose one with configuration"):
+    with pytest.raises(UserError, match="2d, 3d_fullres are trained; choose one with configuration, or let segfw sel"):
         predict(work, images, tmp_path / "masks", device="cpu")
     select(work, "3d_fullres")
     predict(work, images, tmp_path / "masks", device="cpu")

@@ -300,12 +300,34 @@ def test_cases_whose_files_would_share_a_name_are_refused(calibrated, tmp_path):
     predict(calibrated, images, tmp_path / "masks", device="cpu", quality=False)
 
 
-def test_two_configurations_that_are_averaged_have_no_quality(own, images, tmp_path, capsys):
-    plan = Plan.load(own / PLAN_FILE)
+def add_configuration(model: Path) -> None:
+    """A second one, 2d, of which one fold is trained."""
+    plan = Plan.load(model / PLAN_FILE)
     full = plan.configurations["3d_fullres"]
     other = full.model_copy(update={"name": "2d"})
-    plan.model_copy(update={"configurations": {"3d_fullres": full, "2d": other}}).save(own / PLAN_FILE)
-    write_fold(own, other, "0", (2,))
+    plan.model_copy(update={"configurations": {"2d": other, "3d_fullres": full}}).save(model / PLAN_FILE)
+    write_fold(model, other, "0", (2,))
+
+
+def test_of_several_configurations_the_calibrated_one_predicts_and_it_is_said(own, images, tmp_path, capsys):
+    add_configuration(own)
+    predict(own, images, tmp_path / "masks", device="cpu")
+    printed = capsys.readouterr().out
+    assert "note: 2d and 3d_fullres are trained, and 3d_fullres is taken, which is calibrated; --config" in printed
+    assert "with 3d_fullres, folds 0, 1" in printed
+    assert len(told(tmp_path / "masks")) == 4
+    assert load_model(own).configuration.name == "3d_fullres"
+    assert export_model(own, tmp_path / "model.zip").configurations == ("3d_fullres",)
+    assert "choose" not in capsys.readouterr().out
+    # What select chose goes before.
+    selection_of("2d", folds={"2d": ("0",)}).save(own / "selection.json")
+    assert load_model(own).configuration.name == "2d"
+    predict(own, images, tmp_path / "selected", device="cpu")
+    assert "is of 3d_fullres; masks of 2d come without quality" in capsys.readouterr().out
+
+
+def test_two_configurations_that_are_averaged_have_no_quality(own, images, tmp_path, capsys):
+    add_configuration(own)
     selection_of("3d_fullres", "2d", folds={"3d_fullres": ("0", "1"), "2d": ("0",)}).save(own / "selection.json")
     predict(own, images, tmp_path / "both", device="cpu")
     printed = capsys.readouterr().out

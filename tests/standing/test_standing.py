@@ -104,6 +104,8 @@ def test_who_trains_now_is_told_and_the_dead_are_not(work):
 def test_what_comes_next_is_what_is_missing(work):
     shutil.rmtree(work / RUN / "fold_1")
     assert standing_of(work).next == f"segfw predict '{work}' NEW_IMAGES MASKS"
+    (work / "selection.json").unlink()
+    assert standing_of(work).next == f"segfw predict '{work}' NEW_IMAGES MASKS --configuration 2d"
     (work / RUN / "fold_0" / "validation" / "scores.json").unlink()
     answer = standing_of(work)
     assert folds_of(answer)["0"].state == "trained"
