@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,6 @@ from segfw.outcomes.outcome_table import (
 )
 from segfw.outcomes.patient_folds import events_of
 
-FEWEST_OF_TWINS = 3  # features, which two patients do not have alike by chance
 FEWEST_TOLD = 10  # events, of which one feature of thousands does not tell all by chance
 
 
@@ -79,9 +78,15 @@ class Cohort:
         return events_of(self.has_event_n)
 
     @property
-    def digests(self) -> tuple[str, ...]:
-        """By which a patient's features are known again."""
-        return row_digests(self.values_nd[:, len(self.covariates) :], self.features)
+    def features_nf(self) -> np.ndarray:
+        """The values of the features alone (N, F)."""
+        return self.values_nd[:, len(self.covariates) :]
+
+    def digests_of(self, names: Sequence[str]) -> tuple[str, ...]:
+        """By which a patient's features of these names are known again; '' where they tell nobody from another one."""
+        wanted = set(names)
+        places = [index for index, name in enumerate(self.features) if name in wanted]
+        return row_digests(self.features_nf[:, places], [self.features[index] for index in places])
 
 
 def joined_cohort(
@@ -175,13 +180,11 @@ def _notes_of_tellers(values_nf: np.ndarray, has_event_n: np.ndarray, names: Seq
 
 def _notes_of_twins(patients: Sequence[str], values_nf: np.ndarray, features: FeatureTable) -> list[str]:
     """Of patients who are alike in every feature: one scan under two names is fitted to and held out at once."""
-    if len(features.names) < FEWEST_OF_TWINS:
-        return []
     first_of: dict[str, str] = {}
     twins = []
     for patient, digest in zip(patients, row_digests(values_nf, features.names)):
         first = first_of.setdefault(digest, patient)
-        if first != patient:
+        if digest and first != patient:
             twins.append(f"{patient} those of {first}")
     if not twins:
         return []
@@ -279,6 +282,18 @@ def _covariates(
                 f"{covariate.column!r} (lines {lines}); correct it"
             )
     return _mean(values_rc)
+
+
+def with_note_of_names(cohort: Cohort, fitted: Sequence[str]) -> Cohort:
+    """The cohort with a note if some of its patients are called as patients that models are fitted to."""
+    again = sorted(set(cohort.patients) & set(fitted))
+    if not again:
+        return cohort
+    note = (
+        f"{count(len(again), 'patient')} called like patients that the models are fitted to ({listed(again[:3], 'and')}"
+        f"{', ...' if len(again) > 3 else ''}): if they are the same persons, leave them out, for a test needs others"
+    )
+    return replace(cohort, notes=(*cohort.notes, note))
 
 
 def require_same_settings(cohort: Cohort, settings: str, of: Path) -> None:

@@ -26,6 +26,7 @@ STATUS = "status"
 FACTS = frozenset({"value", STATUS, "reason", SETTINGS, "english", "chinese", "scheme", "code", "axes_plane"})
 OF_THE_SCAN = re.compile(r"centroid_.*|voxels|cut_share|volume_(low|high)_ml")
 DIGEST_LETTERS = 16
+FEWEST_TELLING = 3  # features, which two patients do not have alike by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,11 +273,16 @@ def row_digests(values_nd: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
     """By which a patient's features are known again, without saying them.
 
     In the order of their names and without those that are missing, because another table of the same patients may
-    have further columns, or the same ones in another order.
+    have the same columns in another order. '' of a patient with fewer than 3 values that are no whole numbers: two
+    patients may have one stage and one number of lesions.
     """
     order = np.argsort(np.array(names, dtype=object), kind="stable")
     found = []
     for row in values_nd:
+        known = row[~np.isnan(row)]
+        if np.count_nonzero(known != np.rint(known)) < FEWEST_TELLING:
+            found.append("")
+            continue
         text = ",".join(f"{names[index]}={row[index]:.9g}" for index in order if not math.isnan(row[index]))
         found.append(hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LETTERS])
     return tuple(found)

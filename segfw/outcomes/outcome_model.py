@@ -46,8 +46,8 @@ class Equation(Record):
 class OutcomeModel(Record):
     """Models that were fitted to all patients of one cohort, and are not changed any more.
 
-    ``fitted_on`` are digests of these patients' features, by which they are known again in a cohort that is said to be
-    another one.
+    ``fitted_on`` are digests of these patients' features of the names ``digested``, by which they are known again in a
+    cohort that is said to be another one; files of before there were names have those of all.
     """
 
     kind: Literal["outcome model"] = "outcome model"
@@ -62,6 +62,7 @@ class OutcomeModel(Record):
     explore: bool
     equations: dict[ModelName, Equation]
     fitted_on: tuple[str, ...]
+    digested: tuple[str, ...] = ()
 
     def probabilities(self, cohort: Cohort) -> dict[ModelName, np.ndarray]:
         """Of the event, for every patient of a cohort, by each model."""
@@ -96,13 +97,14 @@ class OutcomeModel(Record):
                     f"{cohort.measures}: has no feature {lacking[0]!r}, which the model of {file} needs; measure this "
                     "cohort as the first one was measured"
                 )
-        require_other_patients(cohort, self.fitted_on, f"the model of {file} was")
+        digests = cohort.digests_of(self.digested or cohort.features)
+        require_other_patients(cohort, digests, self.fitted_on, f"the model of {file} was")
 
 
-def require_other_patients(cohort: Cohort, fitted_on: Iterable[str], what: str) -> None:
-    """UserError if the cohort has patients of these digests, to whom ``what`` ('the models are') fitted."""
-    known = set(fitted_on)
-    again = [patient for patient, digest in zip(cohort.patients, cohort.digests) if digest in known]
+def require_other_patients(cohort: Cohort, digests: Iterable[str], fitted_on: Iterable[str], what: str) -> None:
+    """UserError if patients of the cohort have ``digests`` of those to whom ``what`` ('the models are') fitted."""
+    known = set(fitted_on) - {""}
+    again = [patient for patient, digest in zip(cohort.patients, digests) if digest in known]
     if again:
         raise UserError(
             f"{cohort.measures}: {count(len(again), 'patient')} ({listed(again[:3], 'and')}"
@@ -129,7 +131,8 @@ def frozen_model(
         events=cohort.events,
         explore=explore,
         equations={name: _equation(models, column_names) for name, models in fitted.items()},
-        fitted_on=cohort.digests,
+        fitted_on=cohort.digests_of(cohort.features),
+        digested=cohort.features,
     )
 
 

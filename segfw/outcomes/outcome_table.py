@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from segfw.base.records import Record, UserError
 from segfw.base.words import count, did_you_mean, listed
 from segfw.dataset.case_tables import CASE_COLUMNS, GROUP_COLUMNS, Line, cell_of, columns_called, shown, table_rows
-from segfw.outcomes.feature_table import MISSING, number_of
+from segfw.outcomes.feature_table import DECIMAL_COMMA, MISSING, number_of
 
 # Said of an outcome, with what is said where it did not happen
 WORDS = {"1": "0", "yes": "no", "true": "false", "是": "否"}
@@ -58,8 +59,10 @@ def read_outcomes(path: Path, target: str, covariates: Sequence[str]) -> Outcome
     """The lines, with texts as they are; UserError without a column that is asked for, or one of cases or patients."""
     header, *lines = table_rows(path, "case or patient, and the outcome")
     named = {name: _column(path, header, name) for name in (target, *covariates)}
-    if len(set(named.values())) < 1 + len(covariates):
-        raise UserError(f"{path}: column {target!r} is target and covariate at once, or named twice; leave one out")
+    twice = next((name for name, times in Counter([target, *covariates]).items() if times > 1), None)
+    if twice is not None:
+        what = "target and covariate at once" if twice == target else "named twice as a covariate"
+        raise UserError(f"{path}: column {twice!r} is {what}; leave one out")
     case_column = _key_column(path, header, CASE_COLUMNS, named, "case")
     patient_column = _key_column(path, header, GROUP_COLUMNS, named, "patient")
     if case_column is None and patient_column is None:
@@ -127,6 +130,10 @@ def event_of(table: OutcomeTable, event: str | None) -> str:
         if not same:
             raise UserError(f"{table.path}: no patient has {event!r} in column {table.target!r} ({shown_values})")
         return same[0]
+    if not values:
+        raise UserError(f"{table.path}: column {table.target!r} is empty; fill in the outcome of each patient")
+    if any(DECIMAL_COMMA.fullmatch(value) for value in values):
+        raise UserError(f"{table.path}: column {table.target!r} has {shown_values}; write 1 and 0")
     for value in values:
         against = WORDS.get(_plain(value))
         others = {_plain(other) for other in values if other != value}
@@ -137,7 +144,7 @@ def event_of(table: OutcomeTable, event: str | None) -> str:
             f"{table.path}: all patients have {values[0]!r} in column {table.target!r}; a model needs both outcomes"
         )
     raise UserError(
-        f"{table.path}: column {table.target!r} has the values {shown_values or 'none'}; say with --event which one is "
+        f"{table.path}: column {table.target!r} has the values {shown_values}; say with --event which one is "
         "the event, and all others are the rest"
     )
 
@@ -163,12 +170,22 @@ def covariates_of(table: OutcomeTable) -> tuple[Covariate, ...]:
         texts = sorted(cell for cell in known if cell.casefold() in MISSING or not _is_number(cell))
         if not known:
             raise UserError(f"{table.path}: column {column!r} is empty; leave it out of --covariates")
+        comma = next((row for row in table.rows if DECIMAL_COMMA.fullmatch(row.covariates[index])), None)
+        if comma is not None:
+            raise UserError(
+                f"{table.path}: line {comma.line}, column {column!r} has {comma.covariates[index]!r}; write numbers "
+                "with a point, not a comma"
+            )
         if not texts:
             found.append(Covariate(column=column))
         elif len(known) == len(texts) == 2:
             found.append(Covariate(column=column, texts=(texts[0], texts[1])))
         else:
             line = next(row.line for row in table.rows if row.covariates[index] == texts[0])
+            if len(known) == 1:
+                raise UserError(
+                    f"{table.path}: all patients have {texts[0]!r} in column {column!r}; leave it out of --covariates"
+                )
             raise UserError(
                 f"{table.path}: line {line}, column {column!r} has {texts[0]!r}; a covariate is a number or one of two "
                 f"texts, and this column has {count(len(known), 'value')}; give it numbers, or a column of 0 and 1 for "

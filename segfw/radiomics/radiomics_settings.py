@@ -136,7 +136,7 @@ def image_word(channel: str, width_mm: float | None = None) -> str:
 
 
 def images_alike(channels: Sequence[str], log_mm: Sequence[float]) -> tuple[str, str, str] | None:
-    """Two images, in words, that columns would call alike, such as 'T1 w' and 'T1_w', and how; None if there are none."""
+    """Two images, in words, that columns would call alike ('T1 w' and 'T1_w'), and how; None if there are none."""
     called: dict[str, str] = {}
     for channel in channels:
         for width in (None, *log_mm):

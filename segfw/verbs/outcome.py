@@ -134,7 +134,7 @@ def _cohort(measures: Path, table: Path, target: str, options: OutcomeOptions, m
 
 
 def _second_cohort(cohort: Cohort, target: str, options: OutcomeOptions) -> Cohort:
-    from segfw.outcomes.cohorts import joined_cohort, require_same_settings
+    from segfw.outcomes.cohorts import joined_cohort, require_same_settings, with_note_of_names
     from segfw.outcomes.feature_table import read_features
     from segfw.outcomes.outcome_model import require_other_patients
     from segfw.outcomes.outcome_table import read_outcomes
@@ -152,8 +152,10 @@ def _second_cohort(cohort: Cohort, target: str, options: OutcomeOptions) -> Coho
         by_patient=None if is_table else options.by_patient,
     )
     require_same_settings(second, cohort.settings, cohort.measures)
-    require_other_patients(second, cohort.digests, "the models are")
-    return second
+    # Another table of the same patients may have other columns: what both have is compared.
+    shared = cohort.digests_of(second.features)
+    require_other_patients(second, second.digests_of(cohort.features), shared, "the models are")
+    return with_note_of_names(second, cohort.patients)
 
 
 def _columns(typed: Sequence[str] | None) -> list[str]:

@@ -7,8 +7,9 @@ import pytest
 
 from builders.outcomes import write_rows
 from segfw.base.records import UserError
-from segfw.outcomes.cohorts import joined_cohort, require_same_settings
+from segfw.outcomes.cohorts import joined_cohort, require_same_settings, with_note_of_names
 from segfw.outcomes.feature_table import listed_features, read_features, row_digests
+from segfw.outcomes.outcome_model import require_other_patients
 from segfw.outcomes.outcome_table import Covariate, event_of, read_outcomes
 
 MEASURED = [
@@ -152,6 +153,22 @@ REFUSED = {
         "patients.csv: line 3, column 'age' has 'old'; a covariate is a number or one of two texts, and this column "
         "has 2 values; give it numbers, or a column of 0 and 1 for each kind",
     ),
+    "a comma among numbers": (
+        with_rows(["a", "1", "5"], ["b", "0", "6,5"]),
+        "patients.csv: line 3, column 'age' has '6,5'; write numbers with a point, not a comma",
+    ),
+    "a comma in the outcome": (
+        with_rows(["a", "1,0", "5"], ["b", "0,0", "6"]),
+        "patients.csv: column 'died' has 0,0 and 1,0; write 1 and 0",
+    ),
+    "no outcome": (
+        with_rows(["a", "", "5"], ["b", "NA", "6"]),
+        "patients.csv: column 'died' is empty; fill in the outcome of each patient",
+    ),
+    "one text alone": (
+        with_rows(["a", "1", "old"], ["b", "0", "old"]),
+        "patients.csv: all patients have 'old' in column 'age'; leave it out of --covariates",
+    ),
     "nobody in both": (
         with_rows(["x", "1", "5"], ["y", "0", "6"]),
         "patients.csv: no line is of a case in measures.csv, such as 'a' (the table has 'x'); write the names alike, "
@@ -254,11 +271,31 @@ def test_numbers_of_patients_are_no_features_and_hold_their_cases_together(tmp_p
 
 
 def test_one_scan_under_two_names_is_said(tmp_path):
-    measured = [["case", "x", "y", "z"], ["a", "1", "2", ""], ["b", "1", "2", ""], ["c", "1", "3", "4"]]
+    measured = [
+        ["case", "x", "y", "z", "zz"],
+        ["a", "1.5", "2.5", "3.5", ""],
+        ["b", "1.5", "2.5", "3.5", ""],
+        ["c", "1.5", "2.5", "4.5", "1"],
+    ]
     outcomes = [["case", "died"], ["a", "1"], ["b", "0"], ["c", "0"]]
     (note,) = cohort_of(tmp_path, measured, outcomes).notes
     assert "1 patient with exactly the features of another one (b those of a)" in note
     assert cohort_of(tmp_path, [row[:3] for row in measured], outcomes).notes == ()
+
+
+def test_patients_of_one_stage_and_as_many_lesions_are_no_twins(tmp_path):
+    measured = [["case", "stage", "lesions", "side", "grade"], *([case, "2", "1", "0", "3"] for case in "abc")]
+    outcomes = [["case", "died"], ["a", "1"], ["b", "0"], ["c", "0"]]
+    found = cohort_of(tmp_path, measured, outcomes)
+    assert found.notes == ()
+    require_other_patients(found, found.digests_of(found.features), found.digests_of(found.features), "the models are")
+
+
+def test_patients_of_the_same_name_are_said(tmp_path):
+    found = cohort_of(tmp_path, MEASURED, with_rows(["a", "1", "5"], ["b", "0", "6"]))
+    assert with_note_of_names(found, ("c", "d")).notes == found.notes
+    (note,) = with_note_of_names(found, ("b", "c")).notes[len(found.notes) :]
+    assert "1 patient called like patients that the models are fitted to (b)" in note
 
 
 def test_none_is_missing_among_numbers_and_a_value_among_texts(tmp_path):
@@ -280,17 +317,30 @@ def test_a_text_that_a_model_does_not_know_is_refused(tmp_path):
 
 
 def test_digests_tell_patients_by_their_features():
-    rows = np.array([[1.0, 2], [1, 2], [1, 3], [np.nan, 2]])
-    digests = row_digests(rows, ("b", "a"))
+    rows = np.array([[0.5, 1.5, 2.5, 3.5], [0.5, 1.5, 2.5, 3.5], [0.5, 1.5, 2.5, 4.5], [np.nan, 1.5, 2.5, 3.5]])
+    digests = row_digests(rows, ("b", "a", "d", "c"))
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
 
-def test_patients_are_known_again_among_more_columns_in_another_order():
-    first = row_digests(np.array([[1.0, 2], [3, 4]]), ("liver: x", "tumour: x"))
-    wider = row_digests(np.array([[2.0, np.nan, 1], [5, 6, 7], [4, np.nan, 3]]), ("tumour: x", "kidney: x", "liver: x"))
-    assert (wider[0], wider[2]) == first
-    assert wider[1] not in first
+def test_fewer_than_three_values_that_are_no_whole_numbers_tell_nobody():
+    rows = np.array([[0.5, 1.5, 2, 3], [0.5, 1.5, np.nan, 3], [0.5, 1.5, 2.5, 3]])
+    assert [bool(digest) for digest in row_digests(rows, "abcd")] == [False, False, True]
+
+
+def test_patients_are_known_again_among_more_columns_in_another_order(tmp_path):
+    first = [["case", "x", "y", "z"], ["a", "1.5", "2.5", "3.5"], ["b", "4.5", "5.5", "6.5"]]
+    wider = [["case", "z", "new", "y", "x"], ["u", "6.5", "7.5", "5.5", "4.5"], ["v", "8.5", "7.5", "5.5", "4.5"]]
+    of_first = cohort_of(tmp_path, first, [["case", "died"], ["a", "1"], ["b", "0"]])
+    of_second = cohort_of(tmp_path, wider, [["case", "died"], ["u", "1"], ["v", "0"]])
+    assert of_first.digests_of(of_second.features)[1] == of_second.digests_of(of_first.features)[0]
+    with pytest.raises(UserError, match=r"1 patient \(u\) have exactly the features"):
+        require_other_patients(
+            of_second,
+            of_second.digests_of(of_first.features),
+            of_first.digests_of(of_second.features),
+            "the models are",
+        )
 
 
 @pytest.mark.parametrize("name", ["died", "Died"])

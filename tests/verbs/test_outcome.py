@@ -111,7 +111,10 @@ def test_a_frozen_model_is_read_back_and_tried_alone(home, tmp_path, capsys):
     assert outcome(home / "second", tmp_path / "external", "--model", model) == 0
     report = OutcomeReport.load(tmp_path / "external" / "outcome.json")
     assert report.models == {}
-    assert report.test == OutcomeReport.load(home / "out" / "outcome.json").test
+    both = OutcomeReport.load(home / "out" / "outcome.json").test
+    (of_names,) = (note for note in both.notes if "60 patients called like patients that the models" in note)
+    # A model's file does not say how patients were called
+    assert report.test == both.model_copy(update={"notes": tuple(note for note in both.notes if note != of_names)})
     assert "second cohort: 60 patients" in capsys.readouterr().out
     assert OutcomeModel.load(model).patients == report.patients == 80
     assert {path.name for path in (tmp_path / "external").iterdir()} == {"outcome.json", "outcome.html", *TEST_FILES}
@@ -149,6 +152,19 @@ def test_patients_of_the_fit_are_no_second_cohort(home, tmp_path, capsys):
     assert "80 patients (case_000, case_001 and case_002, ...) have exactly the features of patients" in (
         capsys.readouterr().err
     )
+
+
+def test_patients_of_the_fit_are_known_where_more_was_measured_of_them(home, tmp_path, capsys):
+    wider = tmp_path / "wider"
+    wider.mkdir()
+    rows = read_rows(home / "first" / "measures.csv")
+    write_rows(wider / "measures.csv", [[*row, line or "kidney_ml"] for line, row in enumerate(rows)])
+    write_rows(wider / "patients.csv", read_rows(home / "first" / "patients.csv"))
+    assert outcome(wider, tmp_path / "out", "--model", home / "out" / "outcome_model.json") == 2
+    assert "80 patients (case_000, case_001 and case_002, ...) have exactly" in capsys.readouterr().err
+    second = (wider / "measures.csv", wider / "patients.csv")
+    assert outcome(home / "first", tmp_path / "out", "--dry-run", "--test", *second) == 2
+    assert "80 patients (case_000, case_001 and case_002, ...) have exactly" in capsys.readouterr().err
 
 
 def test_patients_of_both_cohorts_are_refused_before_anything_is_fitted(home, tmp_path, capsys):
