@@ -40,7 +40,7 @@ def clone(tmp_path_factory) -> Path:
 
 def empty_environment(folder: Path) -> Path:
     """Python of an environment that has all packages of this one, but not segfw."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=300)
     python = folder / "bin" / "python"
     packages = [path for path in sys.path if path.endswith("site-packages")]
     (site_packages(folder) / "others.pth").write_text("\n".join(packages) + "\n")
@@ -53,7 +53,9 @@ def site_packages(environment: Path) -> Path:
 
 def pip(*arguments: str | Path) -> None:
     """Runs pip without the network."""
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True, timeout=300
+    )
 
 
 def outside() -> dict[str, str]:
@@ -125,5 +127,7 @@ def test_segfw_is_found_in_a_folder_that_holds_a_clone_of_it(clone, tmp_path):
     python = empty_environment(tmp_path / "environment")
     pip("--python", python, "install", "--no-deps", "--no-build-isolation", "--no-index", "--editable", clone)
     code = "from segfw import UserError; import segfw; print(segfw.__file__)"
-    done = subprocess.run([python, "-c", code], cwd=clone.parent, env=outside(), capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-c", code], cwd=clone.parent, env=outside(), capture_output=True, text=True, timeout=300
+    )
     assert done.stdout.strip() == str(clone / "segfw" / "__init__.py"), done.stderr

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from builders.data import make_images, mask_bytes
 from builders.models import make_model
 from builders.slow_prediction import slowly
+from builders.waiting import wait_until
 from segfw.base.cluster import cluster_pool, require_cluster
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -68,11 +68,7 @@ def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, capsys):
     options = {"cluster": cluster.scheduler_address, "build": slowly(0.1)}
     running = threading.Thread(target=predict, args=(model, images, there), kwargs=options)
     running.start()
-    deadline = time.monotonic() + 600  # only a hang comes there, however busy the machine is
-    while len(mask_bytes(there)) < 3:
-        assert time.monotonic() < deadline
-        assert running.is_alive()
-        time.sleep(0.005)
+    wait_until(lambda: len(mask_bytes(there)) >= 3 or not running.is_alive())
     os.kill(pids[0], signal.SIGKILL)
     before = len(mask_bytes(there))
     running.join(timeout=600)

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from builders.waiting import wait_until
 from segfw.base.errors import UserError
 from segfw.base.files import new_folder, partial_path, remove_partials, whole_file, write_text
 
@@ -30,7 +30,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
 
 def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    ended.wait(60)
     path = tmp_path / "file-1.txt"
 
     def left_by(pid: int, machine: str | None = None, file: Path = path) -> Path:
@@ -41,8 +41,7 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
         return left
 
     nobody_asked = subprocess.Popen([sys.executable, "-c", ""])  # a zombie, once it has ended
-    while psutil.Process(nobody_asked.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
+    wait_until(lambda: psutil.Process(nobody_asked.pid).status() == psutil.STATUS_ZOMBIE)
     zombie = left_by(nobody_asked.pid)
     dead = left_by(ended.pid)
     alive = left_by(os.getppid())
@@ -64,7 +63,7 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
     remove_partials(tmp_path)
     assert not of_another_file.exists()
     assert {entry.name for entry in tmp_path.iterdir()} == {"file-1.txt", alive.name, elsewhere.name}
-    nobody_asked.wait()
+    nobody_asked.wait(60)
 
 
 def test_the_file_appears_only_when_it_is_whole_and_keeps_its_ending(tmp_path):

@@ -82,7 +82,7 @@ def test_who_has_an_own_way_with_it_keeps_that():
         look()
         thread = threading.Thread(target=look)
         thread.start()
-        thread.join()
+        thread.join(60)
     finally:
         signal.signal(signal.SIGINT, before)
     assert handlers == [signal.SIG_IGN, signal.SIG_IGN]
@@ -94,6 +94,6 @@ def test_other_errors_of_finalisers_are_told_as_before():
         "class Thing:\n    def __del__(self): raise ValueError('of a finaliser')\n"
         "with kept_interrupts(): Thing()\nprint('went on')"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
     assert "ValueError: of a finaliser" in done.stderr
     assert done.stdout == "went on\n"

@@ -33,7 +33,7 @@ def test_the_second_is_told_who_is_at_it_and_a_killed_process_holds_nothing(tmp_
         said = rf"fold_0: is being trained by process {other.pid} on {socket.gethostname()} since 20\d\d-\d\d-\d\d "
         assert busy.match(said + r"\d\d:\d\d:\d\d\+\d\d:\d\d; wait$")
         other.send_signal(signal.SIGKILL)
-        other.wait()
+        other.wait(60)
     with held(lock, "fold_0", "wait"), claimed(lock) as is_ours:
         assert not is_ours
     with claimed(lock) as is_ours:

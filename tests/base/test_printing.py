@@ -92,7 +92,11 @@ def test_a_reader_that_has_gone_does_not_end_the_work(tmp_path):
     os.close(reading)
     with open(writing, "w", encoding="utf-8") as pipe:
         ended = subprocess.run(
-            [sys.executable, "-c", SPEAKS, tmp_path / "made"], stdout=pipe, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", SPEAKS, tmp_path / "made"],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
         )
         pipe.close()
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -103,7 +107,11 @@ def test_a_reader_that_has_gone_does_not_end_the_work(tmp_path):
 def test_what_a_full_disk_does_not_take_is_told_at_the_end_of_the_work(tmp_path):
     with open("/dev/full", "w", encoding="utf-8") as full:
         ended = subprocess.run(
-            [sys.executable, "-c", SPEAKS, tmp_path / "made"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", SPEAKS, tmp_path / "made"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
         )
     assert ended.stderr == "segfw: not all that was said could be written: No space left on device\n"
     assert ended.returncode == 2

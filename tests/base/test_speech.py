@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from builders.waiting import run_together
 from segfw.base.speech import BAR_LINE_EVERY_S, Log, LogPlace, aside, spoken_output
 
 LINE = re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} \[(\d+)\] (.*)")
@@ -121,10 +122,7 @@ def test_processes_and_threads_write_whole_lines(tmp_path):
     with spoken_output() as speech:
         speech.log = log_in(tmp_path)
         threads = [threading.Thread(target=lambda: [print("c" * 50, number) for number in range(200)]) for _ in "12"]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_together(threads)
     lines = logged(tmp_path)
     for name, times in (("a", 1), ("b", 1), ("c", 2)):
         assert sorted(line for line in lines if name in line) == sorted(

@@ -606,7 +606,7 @@ def test_a_process_that_sleeps_is_seen_to_leave_its_core_to_others():
         assert asleep.core_share == pytest.approx(0.3, rel=0.1)  # 60 of the 200 seconds of two cores
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
     before = asleep.wall_s
     assert asleep.look() is not None
     assert (asleep.wall_s, asleep.cpu_s) == (before, 60.0)
@@ -619,7 +619,10 @@ def test_processes_run_on_the_cores_that_are_given():
     core = max(before)
     with pinned_to([core]):
         said = subprocess.run(
-            [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], capture_output=True, text=True
+            [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"],
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
     assert said.stdout.strip() == str({core})
     assert os.sched_getaffinity(0) == before

@@ -19,7 +19,9 @@ def test_every_verb_tells_its_options(verb, capsys):
 
 
 def test_the_entry_lists_all_verbs_in_the_root_of_a_clone():
-    shown = subprocess.run([sys.executable, "-m", "bench"], cwd=CLONE, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "bench"], cwd=CLONE, capture_output=True, text=True, check=True, timeout=300
+    )
     assert [line.split()[0] for line in shown.stdout.splitlines()[2:]] == list(VERBS)
 
 

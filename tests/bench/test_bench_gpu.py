@@ -223,4 +223,4 @@ import bench.gpu.command, bench.gpu.sections
 
 def test_it_needs_few_packages_beside_pytorch():
     """What a machine that is lent for minutes must be given beforehand is listed in docs/benchmarks.md."""
-    subprocess.run([sys.executable, "-c", HIDE], cwd=CLONE, check=True)
+    subprocess.run([sys.executable, "-c", HIDE], cwd=CLONE, check=True, timeout=300)

@@ -7,13 +7,13 @@ builders.planted_refiner FOLDER --user NAME``. With ``--slow-until FILE`` it ans
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from builders.waiting import wait_until
 from segfw.base.errors import UserError
 from segfw.clicks.click import AsksFirst
 from segfw.dataset.labels import LABELS_FILE, LabelSet
@@ -86,8 +86,8 @@ class BallCase:
     def click(
         self, label: str, ras_mm: Sequence[float], inside: bool = True, *, may_overwrite: bool = False
     ) -> BallChange:
-        while self.slow_until is not None and not self.slow_until.exists():
-            time.sleep(0.02)
+        if self.slow_until is not None:
+            wait_until(self.slow_until.exists)
         assert not self.is_closed
         values = self.mask.array[0]
         own = self.labels.values[self.labels.foreground[label]]

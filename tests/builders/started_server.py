@@ -38,7 +38,7 @@ def started_server(
         yield process, _said(process, " ".join(words[:2]), address)
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
         if process.stdout is not None:
             process.stdout.close()
 

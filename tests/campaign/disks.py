@@ -26,13 +26,13 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[None]:
     """Makes ``folder`` a disk of its own; raises OSError where that is not allowed."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True)
+    mounted = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if mounted.returncode:
         raise OSError(mounted.stderr.strip())
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=300)
 
 
 def filled(stage: Stage, name: str, free_bytes: int) -> Outcome:

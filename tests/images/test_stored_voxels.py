@@ -296,7 +296,9 @@ def test_claims_beyond_what_a_file_holds_cost_no_memory(tmp_path):
         "    try: print('READ', path.name, read_volume(path).array.shape)\n"
         "    except UnreadableFile as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False, timeout=300
+    )
     lines = done.stdout.splitlines()
     assert len(lines) == len(list(tmp_path.iterdir())) == 13, done.stderr
     for line in lines:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ import torch
 from builders.data import blocks_case, make_images, mask_bytes, write_nifti
 from builders.models import make_model
 from builders.slow_prediction import start_slow_prediction
+from builders.waiting import kill, run_together, wait_until
 from segfw.base.files import partial_path
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
@@ -65,19 +65,10 @@ def predicted(printed: str) -> int:
     return int(re.search(r"(\d+) cases? predicted, ", printed)[1])
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 600  # only a hang comes there, however busy the machine is
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_files(model, images, undisturbed, tmp_path):
     process = start_slow_prediction(model, images, tmp_path, "slow=0.05")
-    wait_for(lambda: len(mask_bytes(tmp_path)) >= 2, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    wait_until(lambda: len(mask_bytes(tmp_path)) >= 2, process)
+    kill(process)
     before = mask_bytes(tmp_path)
     assert 2 <= len(before) < CASES
     records = {path.stem for path in (tmp_path / ".segfw").glob("[!.]*.json")}
@@ -109,13 +100,12 @@ def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undis
     """The first one hangs in its first case and is killed; the second one has waited for that case."""
     hanging = start_slow_prediction(model, images, tmp_path, "slow=600")
     # One is in the network of the first, and another one, whichever its threads came to, read ahead.
-    wait_for(lambda: len(list((tmp_path / ".segfw").glob("?.lock"))) == 2, hanging)
+    wait_until(lambda: len(list((tmp_path / ".segfw").glob("?.lock"))) == 2, hanging)
     other = start_slow_prediction(model, images, tmp_path)
-    wait_for(lambda: len(mask_bytes(tmp_path)) == CASES - 2, other)
+    wait_until(lambda: len(mask_bytes(tmp_path)) == CASES - 2, other)
     time.sleep(0.3)
     assert other.poll() is None
-    os.kill(hanging.pid, signal.SIGKILL)
-    hanging.communicate()
+    kill(hanging)
     printed = other.communicate(timeout=600)[0]
     assert other.returncode == 0
     assert "waiting for 2 cases that other processes are at" in printed
@@ -125,7 +115,7 @@ def test_a_case_of_a_process_that_dies_is_done_by_the_other(model, images, undis
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone on Windows")
 def test_ctrl_c_does_not_wait_for_the_cases_under_way(model, images, undisturbed, tmp_path):
     process = start_slow_prediction(model, images, tmp_path, "slow=0.2")
-    wait_for(lambda: len(mask_bytes(tmp_path)) >= 1, process)
+    wait_until(lambda: len(mask_bytes(tmp_path)) >= 1, process)
     before = len(mask_bytes(tmp_path))
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=600)[0]
@@ -199,10 +189,7 @@ def test_parts_make_the_whole_in_any_order_and_at_the_same_time(model, images, u
     assert sorted(mask_bytes(tmp_path / "two")) == ["b.nii.gz", "e.nii.gz", "h.nii.gz"]
     together = [threading.Thread(target=predict, args=(model, images, tmp_path / "all"), kwargs=options)
                 for options in ({"device": "cpu", "part": f"{part}/3"} for part in (3, 1))]  # fmt: skip
-    for thread in together:
-        thread.start()
-    for thread in together:
-        thread.join()
+    run_together(together)
     assert len(mask_bytes(tmp_path / "all")) == 5
     predict(model, images, tmp_path / "all", device="cpu", part="2/3")
     assert mask_bytes(tmp_path / "all") == undisturbed

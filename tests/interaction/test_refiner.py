@@ -15,6 +15,7 @@ from builders.refiner import (
     refiner,
     volume,
 )
+from builders.waiting import run_together
 from segfw.base.records import UserError
 from segfw.clicks.click import AsksFirst
 from segfw.images.volume import Volume
@@ -368,14 +369,12 @@ def test_threads_may_share_a_case():
     rng = np.random.default_rng(5)
     voxels = {tuple(int(rng.integers(size)) for size in SHAPE) for _ in range(24)}
     threads = [threading.Thread(target=case.click, args=("liver", ras_of(GRID, voxel))) for voxel in voxels]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(threads)
     assert len(case.clicks) == len(voxels)
     assert all(case.mask.array[0][voxel] == LIVER for voxel in voxels)
-    while case.undo() is not None:
-        pass
+    for _ in voxels:
+        assert case.undo() is not None
+    assert case.undo() is None
     assert not case.mask.array.any()
 
 

@@ -86,7 +86,9 @@ def spilled_bytes(cubin: bytes) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        text = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            [tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True, timeout=300
+        ).stdout
     return int(text.partition("STACK:")[2].split()[0])
 
 

@@ -20,6 +20,7 @@ from builders.models import small_model
 from builders.series import write_series
 from builders.training import LABELS
 from builders.under_review import ADA, sign, write_drafts
+from builders.waiting import run_together
 from segfw.dataset.finished_mask import FinishedMask, MaskMaker
 from segfw.dataset.labels import LabelSet
 from segfw.images.formats import read_mask, write_labels
@@ -337,10 +338,7 @@ def test_saves_at_the_same_time_are_versions_of_their_own(own, tmp_path):
         replies[number] = sender.save_label("case_3", tmp_path / f"label{number}.nii.gz", DARK_FIRST)
 
     threads = [threading.Thread(target=save, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(threads)
     assert {reply.status for reply in replies.values()} == {200}, [reply.body for reply in replies.values()]
     versions = store.versions("case_3")
     assert [version.number for version in versions] == list(range(1, 9))

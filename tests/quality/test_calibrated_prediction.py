@@ -2,11 +2,8 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from builders.data import make_images, mask_bytes
 from builders.models import selection_of, write_fold
 from builders.probabilities import record_of
 from builders.slow_prediction import start_slow_prediction
+from builders.waiting import kill, wait_until
 from segfw.base.file_names import QUALITY_TABLE_FILE
 from segfw.base.records import UserError
 from segfw.cli import main
@@ -147,13 +145,8 @@ def test_a_changed_image_takes_what_was_told_of_its_mask_with_it(calibrated, tmp
 
 def test_a_killed_call_goes_on_and_tells_the_same(calibrated, images, judged, tmp_path):
     process = start_slow_prediction(calibrated, images, tmp_path, "slow=0.05")
-    deadline = time.monotonic() + 600
-    while len(mask_bytes(tmp_path)) < 1:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    wait_until(lambda: mask_bytes(tmp_path), process)
+    kill(process)
     done = [name.removesuffix(".nii.gz") for name in mask_bytes(tmp_path)]
     for case in done:  # the mask last: what is told of it is whole
         CaseQuality.load(quality_file(tmp_path, case))

@@ -1,11 +1,8 @@
 """``predict --plausible``: which files there are, when they are made anew, and of which models it is refused."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from builders.calibrated import calibrated_model
 from builders.data import make_images, mask_bytes
 from builders.models import make_model, selection_of, write_fold
 from builders.slow_prediction import start_slow_prediction
+from builders.waiting import kill, wait_until
 from segfw.base.records import UserError
 from segfw.cli import main
 from segfw.images.formats import read_mask
@@ -148,13 +146,8 @@ def test_a_damaged_list_of_files_removes_nothing_else(own, images, tmp_path):
 
 def test_a_killed_call_goes_on_and_makes_the_same(calibrated, images, made, tmp_path):
     process = start_slow_prediction(calibrated, images, tmp_path, "slow=0.05", "plausible")
-    deadline = time.monotonic() + 600
-    while len(mask_bytes(tmp_path)) < 1:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    wait_until(lambda: mask_bytes(tmp_path), process)
+    kill(process)
     for name in mask_bytes(tmp_path):  # the mask last: what is beside it is whole
         PlausibleCase.load(tmp_path / "plausible" / f"{name.removesuffix('.nii.gz')}.json")
     predict(calibrated, images, tmp_path, device="cpu", plausible=True)

@@ -104,4 +104,4 @@ def test_no_file_of_the_room_loads_torch():
     names = [module.name for module in pkgutil.iter_modules(segfw.radiomics.__path__, "segfw.radiomics.")]
     assert len(names) > 15
     program = "\n".join([*(f"import {name}" for name in names), "import sys", "sys.exit('torch' in sys.modules)"])
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=300).returncode == 0

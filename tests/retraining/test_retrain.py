@@ -224,7 +224,9 @@ def test_a_training_that_is_killed_goes_on_bit_for_bit(home, done, tmp_path):
     )
     words = ["retrain", str(home / "work"), str(tmp_path / "new"), "--labels", str(home / "new" / "masks")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.run([sys.executable, "-c", code, *words, "--device", "cpu"], env=environment, check=False)
+    process = subprocess.run(
+        [sys.executable, "-c", code, *words, "--device", "cpu"], env=environment, check=False, timeout=300
+    )
     assert process.returncode == -signal.SIGKILL
     assert read_promotion(tmp_path / "new") is None
     standing = standing_of(tmp_path / "new")

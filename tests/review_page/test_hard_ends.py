@@ -16,6 +16,7 @@ import pytest
 from builders.drafts_folder import make_drafts
 from builders.review import Clock
 from builders.review_server import Reviewer, review_server
+from builders.waiting import kill
 from segfw.review_page.active_clock import ActiveClock
 from segfw.review_page.review_desk import Bitmap, ReviewDesk, Seat
 from segfw.reviewing.people import Person
@@ -74,8 +75,7 @@ def test_a_server_that_is_killed_while_it_saves_leaves_whole_versions_or_none(tm
             saving = threading.Thread(target=_save_or_break, args=(anna, drawn, base))
             saving.start()
             time.sleep(moment * save_s)
-            anna.process.kill()
-            anna.process.wait()
+            kill(anna.process)
             saving.join(60)
         store = require_whole(folder)
         number = store.standing("edited").version

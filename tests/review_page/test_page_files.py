@@ -153,7 +153,7 @@ def test_the_viewer_is_the_file_that_was_published():
 def test_the_wheel_has_the_page(tmp_path):
     code = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     made = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, text=True, timeout=300
     )
     with zipfile.ZipFile(tmp_path / made.stdout.split()[-1]) as wheel:
         names = set(wheel.namelist())

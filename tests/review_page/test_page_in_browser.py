@@ -17,6 +17,7 @@ from builders.drafts_folder import LABELS as LABELS_OF_DRAFTS
 from builders.drafts_folder import liver_with_tumour, make_drafts, write_quality, write_table
 from builders.review_hand import SCREEN, Hand, hand_at
 from builders.review_server import Reviewer, review_server
+from builders.waiting import kill
 from segfw.review_page.page_files import PAGE_FOLDER
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_store import ReviewStore
@@ -253,8 +254,7 @@ def test_what_was_drawn_outlives_the_server(chromium, tmp_path):
         set_tool(hand, "brush", 2)
         hand.stroke("axial", (18, 6, 9))
         drawn = hand.bitmap
-        first.process.kill()
-        first.process.wait()
+        kill(first.process)
         hand.press("s")
         hand.until("document.querySelector('.notice.error')")
         assert f"--port {first.port}" in hand.page.inner_text(".notice")

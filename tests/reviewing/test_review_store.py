@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from builders.review import AFFINE, ANNA, BEN, LABELS, Clock, drawn, masks_folder, settings_of
+from builders.waiting import run_together
 from segfw.base.errors import UserError
 from segfw.dataset.finished_mask import FinishedMask, MaskMaker
 from segfw.dataset.labels import Region
@@ -545,7 +546,7 @@ def test_two_people_who_open_one_case_at_once_are_told_apart(tmp_path):
 
     def work(number):
         mine = ReviewStore.open(store.folder)
-        barrier.wait()
+        barrier.wait(60)
         try:
             mine.open_case("a", Person(user=f"user_{number}"))
             outcomes.append("open")
@@ -553,10 +554,7 @@ def test_two_people_who_open_one_case_at_once_are_told_apart(tmp_path):
             outcomes.append("locked")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(threads)
     assert sorted(outcomes) == ["locked"] * 7 + ["open"]
     assert store.log.verify().ok
 

@@ -224,7 +224,9 @@ def test_looking_loads_no_torch_and_opens_no_image():
         "print(codes, 'torch' in sys.modules, 'nibabel' in sys.modules)"
     )
     paths = [str(BEFORE / name) for name in ("work", "model.zip", "imported", "predicted", "raw")]
-    result = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True, timeout=300
+    )
     assert result.stdout.splitlines()[-1] == "[0, 0, 0, 0, 0] False False"
 
 

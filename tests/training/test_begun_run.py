@@ -17,7 +17,7 @@ def test_what_a_killed_process_left_beside_finished_weights_is_removed(tmp_path)
     written = "import sys; from pathlib import Path; from segfw.base.files import partial_path; "
     written += "print(partial_path(Path(sys.argv[1])))"
     command = [sys.executable, "-c", written, str(tmp_path / "run.json")]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
     for left in (printed, ours := partial_path(tmp_path / "run.json")):
         with open(left, "w", encoding="utf-8") as file:
             file.write("{")

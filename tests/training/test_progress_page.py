@@ -260,7 +260,7 @@ def test_a_pipe_gets_the_first_lines_while_the_training_runs(prepared, tmp_path)
         # It waits in the second epoch until it is told to go on: these lines arrive before.
         first = [process.stdout.readline() for _ in range(3)]
         page = read(tmp_path / "fold")
-        rest, _ = process.communicate("go on\n")
+        rest, _ = process.communicate("go on\n", timeout=300)
     assert first[0].startswith("batch 2, ")
     assert first[1].startswith("epoch 1 of 2, step 1 of 3: ")
     assert first[2].startswith("epoch 1/2  loss ")

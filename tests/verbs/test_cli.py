@@ -116,14 +116,14 @@ def test_what_is_typed_becomes_the_records():
 def test_help_does_not_wait_for_torch():
     code = "import sys; from segfw.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, 'nibabel' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert result.stdout.splitlines()[-1] == "False False"
 
 
 def test_help_of_a_verb_reads_no_other_verb():
     code = "import sys; from segfw.cli import main\ntry: main(['info', '--help'])\nexcept SystemExit: pass\n"
     code += "print(sorted(name for name in sys.modules if name.startswith('segfw.verbs.')))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert result.stdout.splitlines()[-1] == "['segfw.verbs.info']"
 
 

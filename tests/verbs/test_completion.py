@@ -39,7 +39,9 @@ def completed_by_bash(script, words, folder) -> set[str]:
         f"$function segfw '{words[-1]}' '{words[-2]}'\n"
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(["bash", "--norc", "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", code], cwd=folder, capture_output=True, text=True, check=True, timeout=300
+    )
     return {line.strip() for line in done.stdout.splitlines()} - {""}
 
 
@@ -74,13 +76,13 @@ def test_bash_offers_every_verb_and_every_option_of_a_verb(scripts, tmp_path):
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_completes(scripts):
     code = f"source {scripts / 'fish'}; complete -C 'segfw tr'; complete -C 'segfw train w 2d 0 --loss dice-t'"
-    done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["train", "dice-topk"]
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_zsh_reads_its_script(scripts):
-    subprocess.run(["zsh", "-n", scripts / "zsh"], check=True)
+    subprocess.run(["zsh", "-n", scripts / "zsh"], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -16,6 +16,7 @@ import torch
 from builders.data import blocks_case, put_nan, write_nifti
 from builders.models import small_model
 from builders.nnunet import trained_folder
+from builders.waiting import run_together
 from segfw.base.errors import UserError
 from segfw.base.locks import Busy
 from segfw.cli import main
@@ -79,7 +80,7 @@ def test_one_fold_is_trained_by_one_process_at_a_time(work, capsys):
         assert "fold_0: is being trained by process" in said(capsys, again)
     finally:
         may_go_on.set()
-        thread.join()
+        thread.join(300)
     assert [row["epoch"] for row in read_metrics(work / "runs" / "2d" / "fold_0")] == [0]
     assert scores
     assert train(work, "2d", "0", **SHORT) == scores[0]
@@ -94,10 +95,7 @@ def test_two_plans_for_one_folder_are_made_one_after_the_other(make_raw, tmp_pat
         )
         for _ in range(2)
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(threads)
     assert plans[0] == plans[1]
     assert capsys.readouterr().out.count("checked 6 cases") == 1  # the second one has kept it
     assert len(list((tmp_path / "w" / "preprocessed" / "2d").glob("*.json"))) == 6

@@ -36,14 +36,17 @@ def disk(tmp_path) -> Iterator[Path]:
     if not sys.platform.startswith("linux") or os.geteuid():
         pytest.skip("only root of a Linux machine may mount a small disk")
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     if mounted.returncode:
         pytest.skip(f"this machine does not let a small disk be mounted: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=300)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from builders.data import put_nan, write_raw
 from builders.models import small_model
 from builders.nnunet import trained_folder
+from builders.waiting import kill
 from segfw.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +51,7 @@ def test_what_a_killed_verb_left_is_removed_by_the_same_command(name, tmp_path, 
     try:
         assert any("about to name" in line for line in process.stdout), "it ended before it could be killed"
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        kill(process)
     assert "out" not in {path.name for path in tmp_path.iterdir()}
     assert {path.name for path in tmp_path.iterdir()} != before  # the folder without its name
     assert main([*COMMANDS[name]]) == 0, capsys.readouterr()

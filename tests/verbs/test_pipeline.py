@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel
@@ -18,6 +14,7 @@ import torch
 
 from builders.data import blocks_case, write_nifti, write_raw
 from builders.training import TIMINGS
+from builders.waiting import kill, wait_until
 from segfw.base.parallel import CasesFailed
 from segfw.base.records import UserError
 from segfw.evaluation.metrics import Scores
@@ -107,14 +104,8 @@ def test_a_killed_run_ends_with_the_same_files(stage, raw, work, tmp_path):
     """Killed as soon as the stage's first file is there, and started again."""
     disturbed = tmp_path / "work"
     process = start(raw, disturbed)
-    deadline = time.monotonic() + 600  # only a hang comes there, however busy the machine is
-    while not list(disturbed.glob(STAGES[stage])):
-        assert process.poll() is None, f"the run ended before {stage}"
-        assert time.monotonic() < deadline, f"the run never came to {stage}"
-        time.sleep(0.0005)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    wait_until(lambda: list(disturbed.glob(STAGES[stage])), process)
+    kill(process)
     assert not (disturbed / "summary.txt").exists(), "the run was too fast to be killed"
     finish(raw, disturbed)
     expected, found = contents(work), contents(disturbed)
