@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from segfw.base.command import Argument, Command
 from segfw.base.options import takes_options
 from segfw.base.speech import aside, say_next
 from segfw.planning.work_log import log_in_work
-from segfw.training.settings import LENGTH_FIELDS, TrainOptions, TrainSettings
+from segfw.training.settings import TrainOptions, TrainSettings
+from segfw.verbs.training_notes import refined_text, say_what_is_not_followed, tell_length
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from segfw.planning.plan import Configuration, Plan
     from segfw.planning.splits import Splits
     from segfw.training.batches import Augment
+    from segfw.training.begun_run import BegunRun
     from segfw.training.train_request import BuildLoss, TrainRequest
 
 
@@ -77,29 +79,68 @@ def train(
     CasesFailed
         At the end, if validation cases could not be predicted or scored.
     """
-    import segfw.training.loop
-    from segfw.base.ranks import joined, launched_ranks, local_device
-    from segfw.base.records import UserError
-    from segfw.base.words import count
-    from segfw.inference.first_stage import first_stage_of, remember_first_stage
+    from segfw.base.ranks import joined
+    from segfw.inference.first_stage import remember_first_stage
     from segfw.inference.whole_cases import RESULTS
+    from segfw.training.begun_run import find_begun_run
+    from segfw.training.progress_page import finish_page
+
+    asked = _asked(Path(work), configuration, str(fold), settings, options, build, build_loss, augment)
+    request = asked.request
+    with _alone_with(request), joined(request.ranks, asked.device):
+        begun = find_begun_run(request.folder, options, request.ranks, results=RESULTS)
+        has_begun = begun.is_started or begun.is_trained
+        if asked.first_stage is not None and request.ranks.is_first:
+            remember_first_stage(request.folder, asked.first_stage, is_started=has_begun)
+        if has_begun:
+            say_what_is_not_followed(request.folder, settings)
+        if not begun.is_trained:
+            _train(asked, begun)
+        else:
+            print(f"{configuration} fold {fold} is already trained ({request.folder})")
+            if request.ranks.is_first:
+                finish_page(request.folder, request.configuration, request.fold, request.label_names)
+        return _scored(asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a call asks for, after all that can be wrong with it was looked at, and before anything is written."""
+
+    work: Path
+    plan: Plan
+    splits: Splits
+    fold: str
+    options: TrainOptions
+    device: torch.device
+    first_stage: FirstStage | None
+    request: TrainRequest
+
+
+def _asked(
+    work: Path,
+    configuration: str,
+    fold: str,
+    settings: TrainSettings,
+    options: TrainOptions,
+    build: BuildNetwork | None,
+    build_loss: BuildLoss | None,
+    augment: Augment | None,
+) -> _Asked:
+    """Reads the plan; raises UserError where it, the options and what a caller makes himself do not go together."""
+    from segfw.base.ranks import launched_ranks, local_device
+    from segfw.base.records import UserError
+    from segfw.inference.first_stage import first_stage_of
     from segfw.model.source import fold_folder
     from segfw.networks import build_network
     from segfw.planning.mirroring import output_orders
     from segfw.planning.plan import target_of
     from segfw.planning.structure_sizes import kept_structure_shares
     from segfw.planning.work_folder import load_plan_and_splits
-    from segfw.training.begun_run import find_begun_run
-    from segfw.training.metrics_log import clock
-    from segfw.training.prepare import SETTINGS_FILE
-    from segfw.training.progress_page import finish_page
     from segfw.training.refiner_validation import NAMES
     from segfw.training.train_request import TrainRequest
     from segfw.training.writers import require_writers
 
-    # What is asked for
-    work = Path(work)
-    fold = str(fold)
     plan, splits = load_plan_and_splits(work)
     chosen = _planned(work, plan, configuration)
     if chosen.is_refiner:
@@ -132,42 +173,16 @@ def train(
         log=options.log,
         ranks=launched_ranks(),
     )
-
-    with _alone_with(request), joined(request.ranks, device):
-        begun = find_begun_run(request.folder, options, request.ranks, results=RESULTS)
-        if first_stage is not None and request.ranks.is_first:
-            remember_first_stage(request.folder, first_stage, is_started=begun.is_started or begun.is_trained)
-        if begun.is_started or begun.is_trained:
-            _say_what_is_not_followed(request.folder, settings)
-        if begun.is_trained:
-            print(f"{configuration} fold {fold} is already trained ({request.folder})")
-            if request.ranks.is_first:
-                finish_page(request.folder, chosen, request.fold, request.label_names)
-            return _scored(work, fold, request)
-        if begun.is_started and not request.resume:
-            raise UserError(
-                f"{request.folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite"
-            )
-
-        if request.resume and not begun.is_started and not options.is_extended:
-            print(f"{request.folder}: has no checkpoint yet to go on from, so the training begins")
-            request = replace(request, resume=False)
-        if options.init_from is not None and not begun.is_started:
-            request, settings = _with_start(work, request, settings, options)  # before hours of predicting for a stage
-        if begun.is_started:
-            settings = TrainSettings.load(request.folder / SETTINGS_FILE)
-        elif options.tells_length and request.ranks.is_first:
-            _tell_length(work, plan, request, options, device)
-        request = _with_predictions(replace(request, settings=settings), work, splits, first_stage, device)
-        length = (
-            f"in {clock(settings.time_budget_s)}"
-            if settings.time_budget_s
-            else f"for {count(settings.epochs, 'epoch')}"
-        )
-        again = "going on, as begun, with" if begun.is_started else "training"
-        print(f"{again} {configuration} fold {fold} {length} on {count(len(request.fold.train), 'case')}")
-        segfw.training.loop.train(request)
-        return _scored(work, fold, request)
+    return _Asked(
+        work=work,
+        plan=plan,
+        splits=splits,
+        fold=fold,
+        options=options,
+        device=device,
+        first_stage=first_stage,
+        request=request,
+    )
 
 
 def _planned(work: Path, plan: Plan, name: str) -> Configuration:
@@ -195,9 +210,49 @@ def _require_refiners_own(settings: TrainSettings, build_loss: BuildLoss | None,
         raise UserError(f"build_loss and augment are not for {REFINE}, which draws and weighs its samples itself")
 
 
-def _with_start(
-    work: Path, request: TrainRequest, settings: TrainSettings, options: TrainOptions
-) -> tuple[TrainRequest, TrainSettings]:
+def _train(asked: _Asked, begun: BegunRun) -> None:
+    """Trains a fold to its end: a new run, or from where an interrupted one stopped and as it was begun."""
+    import segfw.training.loop
+    from segfw.base.records import UserError
+    from segfw.base.words import count
+    from segfw.training.metrics_log import clock
+    from segfw.training.prepare import SETTINGS_FILE
+
+    request = asked.request
+    if not begun.is_started:
+        request = _begin(asked)
+    elif request.resume:
+        request = replace(request, settings=TrainSettings.load(request.folder / SETTINGS_FILE))
+    else:
+        raise UserError(
+            f"{request.folder}: holds an interrupted run; go on with --resume, or start anew with --overwrite"
+        )
+    request = _with_predictions(asked, request)
+    time_s = request.settings.time_budget_s
+    length = f"in {clock(time_s)}" if time_s else f"for {count(request.settings.epochs, 'epoch')}"
+    doing = "going on, as begun, with" if begun.is_started else "training"
+    cases = count(len(request.fold.train), "case")
+    print(f"{doing} {request.configuration.name} fold {asked.fold} {length} on {cases}")
+    segfw.training.loop.train(request)
+
+
+def _begin(asked: _Asked) -> TrainRequest:
+    """The request of a new run, with the weights that it begins with; says how long the run will be.
+
+    Before hours of predicting for a second stage.
+    """
+    request = asked.request
+    if request.resume and not asked.options.is_extended:
+        print(f"{request.folder}: has no checkpoint yet to go on from, so the training begins")
+        request = replace(request, resume=False)
+    if asked.options.init_from is not None:
+        request = _with_start(asked, request, asked.options.init_from)
+    if asked.options.tells_length and request.ranks.is_first:
+        tell_length(asked.work, asked.plan, asked.fold, asked.request, asked.options, asked.device)
+    return request
+
+
+def _with_start(asked: _Asked, request: TrainRequest, init_from: Path) -> TrainRequest:
     """A run that begins with other weights; UserError where it must not, or these are of no use.
 
     Weights that were pretrained warm up for longer, and their encoder learns more slowly, unless the settings say so.
@@ -207,15 +262,13 @@ def _with_start(
     from segfw.pretraining.given_start import given_start
     from segfw.pretraining.unseen_images import require_unseen
 
-    if options.init_from is None:
-        return request, settings
-    start = given_start(options.init_from, request.configuration, request.folder.name.removeprefix("fold_"))
-    request = replace(request, start=start.begin, start_facts=start.facts)
+    start = given_start(init_from, request.configuration, asked.fold)
     if start.pretraining is not None:
         validation = set(request.fold.validation)
-        cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
-        require_unseen(start, cases, request.preprocessed, may_have_seen=options.may_have_seen)
-    return request, fine_tuning_settings(settings) if start.is_gentle else settings
+        cases = [case for case in DatasetManifest.load(asked.work / MANIFEST_FILE).cases if case.id in validation]
+        require_unseen(start, cases, request.preprocessed, may_have_seen=asked.options.may_have_seen)
+    settings = fine_tuning_settings(request.settings) if start.is_gentle else request.settings
+    return replace(request, start=start.begin, start_facts=start.facts, settings=settings)
 
 
 def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:
@@ -226,67 +279,6 @@ def _annotated_in_part(work: Path, plan: Plan) -> dict[str, tuple[bool, ...]]:
     if not (work / MANIFEST_FILE).is_file():
         return {}
     return annotated_outputs_of(plan.labels, DatasetManifest.load(work / MANIFEST_FILE).cases)
-
-
-def _tell_length(work: Path, plan: Plan, request: TrainRequest, options: TrainOptions, device: torch.device) -> None:
-    """Says how long a new run will be, and warns where that is days that nobody asked for, or too short."""
-    from segfw.base.durations import duration_text, typed_duration
-    from segfw.base.settings_file import typed_words
-    from segfw.base.shell_line import shell_line
-    from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
-    from segfw.planning.for_time import WANTED_STEPS
-    from segfw.planning.work_folder import trained_by_plan
-    from segfw.training.expected_length import expected_training, told_length
-
-    expected = expected_training(
-        request.configuration,
-        request.settings,
-        1,
-        device,
-        keeps_patch=request.keeps_patch,
-        shares=request.structure_shares,
-    )
-    fold = request.folder.name.removeprefix("fold_")
-    own = [*typed_words(request.settings, LENGTH_FIELDS), *typed_words(options)]
-    for line in told_length([expected], "train", str(work), expected.name, fold, *own):
-        print(line)
-    time_s = request.settings.time_budget_s
-    if plan.planned_time_s is not None and time_s is None:
-        planned = duration_text(plan.planned_time_s)
-        print(f"note: the network was chosen for trainings of {planned} (--time-budget); longer ones can teach larger")
-    is_for_any_length = plan.planned_time_s is None and not plan.as_published and not plan.is_imported
-    if time_s is not None and is_for_any_length and expected.steps < WANTED_STEPS and not trained_by_plan(work):
-        raw = DatasetManifest.load(work / MANIFEST_FILE).root
-        again = shell_line("segfw", "plan-and-preprocess", raw, work, "--time-budget", typed_duration(time_s))
-        print(f"note: the plan is for the published length; networks for so little time are planned by: {again}")
-
-
-def _say_what_is_not_followed(folder: Path, asked: TrainSettings) -> None:
-    """A run goes on as it was begun: says which of the settings that are asked for now are not followed."""
-    from segfw.base.options import option_name_of
-    from segfw.base.records import UserError
-    from segfw.base.settings_file import written_value
-    from segfw.training.prepare import SETTINGS_FILE
-
-    if not (folder / SETTINGS_FILE).is_file():  # an imported fold
-        return
-    try:
-        begun = TrainSettings.load(folder / SETTINGS_FILE)
-    except UserError:  # said where it is needed
-        return
-    for each in fields(TrainSettings):
-        now = getattr(asked, each.name)
-        before = getattr(begun, each.name)
-        if now in (each.default, before):
-            continue
-        name = option_name_of(TrainSettings, each.name)
-        asked_text = written_value(TrainSettings, each, now)
-        begun_text = written_value(TrainSettings, each, before)
-        without = f"without {name}" if begun_text is None else f"with {begun_text}"
-        print(
-            f"note: {name} {asked_text} is not followed, because {folder} was begun {without}; segfw train --extend "
-            "trains it for longer, --overwrite anew"
-        )
 
 
 def _alone_with(request: TrainRequest) -> AbstractContextManager[None]:
@@ -304,21 +296,19 @@ def _alone_with(request: TrainRequest) -> AbstractContextManager[None]:
     )
 
 
-def _with_predictions(
-    request: TrainRequest, work: Path, splits: Splits, first_stage: FirstStage | None, device: torch.device
-) -> TrainRequest:
+def _with_predictions(asked: _Asked, request: TrainRequest) -> TrainRequest:
     """The request with what inference does for training: the first stage's labels, and scores of whole cases."""
     from segfw.base.device import pick_precision
     from segfw.inference.first_stage import hand_on_labels
     from segfw.inference.whole_cases import whole_case_counter
 
     previous = None
-    if first_stage is not None:
+    if asked.first_stage is not None:
         previous = hand_on_labels(
-            work,
+            asked.work,
             request.configuration,
-            splits,
-            first_stage,
+            asked.splits,
+            asked.first_stage,
             device=request.device,
             precision=request.settings.precision,
             build=request.build,
@@ -332,42 +322,45 @@ def _with_predictions(
         previous,
         request.configuration,
         request.target,
-        device,
-        pick_precision(request.settings.precision, device),
+        asked.device,
+        pick_precision(request.settings.precision, asked.device),
         annotated=request.annotated,
     )
     return replace(request, previous=previous, count_whole_case=count_whole_case)
 
 
-def _scored(work: Path, fold: str, request: TrainRequest) -> Scores | None:
+def _scored(asked: _Asked) -> Scores | None:
     """Scores of the whole validation cases, which the page of all folds tells as well."""
     from segfw.model.training_record import validation_dice
     from segfw.training.progress_page import renew_work_page
 
-    told_before = validation_dice(request.folder)
-    scores = _validate(work, fold, request)
-    if request.ranks.is_first and validation_dice(request.folder) != told_before:
-        renew_work_page(request.folder)
+    folder = asked.request.folder
+    told_before = validation_dice(folder)
+    scores = _validate(asked)
+    if asked.request.ranks.is_first and validation_dice(folder) != told_before:
+        renew_work_page(folder)
     return scores
 
 
-def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
+def _validate(asked: _Asked) -> Scores | None:
     """Scores of the whole validation cases; None where there are none."""
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.inference.whole_cases import validate
     from segfw.model.load import load_model
     from segfw.model.training_record import read_curve
 
+    work = asked.work
+    request = asked.request
     validation = set(request.fold.validation)
     if request.configuration.is_refiner:
         if request.ranks.is_first:
-            print(refined_text(work, fold, request.folder))
+            print(refined_text(work, asked.fold, request.folder))
         return None
     if not validation:
         return None
     cases = [case for case in DatasetManifest.load(work / MANIFEST_FILE).cases if case.id in validation]
     # The first stage's other folds were trained on these cases.
-    model = load_model(work, request.configuration.name, (fold,), previous_folds=(fold,))
+    model = load_model(work, request.configuration.name, (asked.fold,), previous_folds=(asked.fold,))
     return validate(
         model,
         cases,
@@ -378,26 +371,6 @@ def _validate(work: Path, fold: str, request: TrainRequest) -> Scores | None:
         ranks=request.ranks,
         curve=read_curve(request.folder),
     )
-
-
-def refined_text(work: Path, fold: str, folder: Path) -> str:
-    """What the newest epoch says of the refiner, in a sentence; a warning where its clicks do harm."""
-    from segfw.base.shell_line import shell_line
-    from segfw.model.short_runs import EXAMPLE_BUDGET
-    from segfw.model.training_record import read_metrics
-    from segfw.planning.plan import REFINE
-
-    rows = read_metrics(folder)
-    if not rows:
-        return f"{folder}: is trained"
-    refined, given = rows[-1]["val_dice_per_label"]
-    figures = (
-        f"validation patches: Dice {refined:.4f} after 1 to 6 simulated clicks, where the given masks have {given:.4f}"
-    )
-    if refined > given:
-        return figures
-    longer = shell_line("segfw", "train", work, REFINE, fold, "--extend", EXAMPLE_BUDGET)
-    return f"{figures}\nwarning: clicks do not make masks better yet; train it for longer, such as by: {longer}"
 
 
 def _say_result(typed: argparse.Namespace, scores: Scores | None) -> None:

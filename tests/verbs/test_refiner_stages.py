@@ -30,7 +30,8 @@ from segfw.verbs.plan_and_preprocess import plan_and_preprocess
 from segfw.verbs.predict import predict
 from segfw.verbs.run import run
 from segfw.verbs.select import select
-from segfw.verbs.train import refined_text, train
+from segfw.verbs.train import train
+from segfw.verbs.training_notes import refined_text
 
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "device": "cpu"}
 
