@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from segfw.inference.prediction_options import EnsembleOptions
 from segfw.verbs.mask_formats_asked import formats_of, say_where_masks_are, series_of_cases
 
 if TYPE_CHECKING:
+    from segfw.base.parallel import Outcome
+    from segfw.inference.averaged_folder import EnsembleSettings, MaskWriter
+    from segfw.inference.probabilities import Probabilities
     from segfw.model.postprocess import Postprocessing
 
 
@@ -53,94 +57,144 @@ def ensemble(
         At the end, with the cases that lack a folder or could not be averaged.
     """
     from segfw.base.output_paths import require_outside
-    from segfw.base.parallel import FAILURES_FILE, CasesFailed, Outcome
-    from segfw.base.progress import progress
-    from segfw.base.records import UserError
+    from segfw.base.parallel import FAILURES_FILE, CasesFailed
     from segfw.base.words import count
-    from segfw.inference import averaged_folder
+    from segfw.inference.averaged_folder import EnsembleSettings, MaskWriter, checked_weights, lacking_cases
     from segfw.inference.averaging import check_same_kind, class_index
-    from segfw.inference.probabilities import probability_files, read_probabilities
-    from segfw.interop.mask_formats import files_in_any_format, format_note, require_distinct_masks
+    from segfw.interop.mask_formats import format_note, require_distinct_masks
     from segfw.model.postprocess import Postprocessing, require_steps
     from segfw.model.selection import load_postprocessing
-    from segfw.reviewing.new_draft import is_under_review, note_new_drafts, require_same_model
 
     # Which cases there are, and which lack a folder
     formats = formats_of(options)
     output = Path(output)
     folders = [Path(folder) for folder in folders]
     require_outside(output, folders)
-    weights = averaged_folder.checked_weights(options.weights, len(folders))
+    weights = checked_weights(options.weights, len(folders))
     steps = postprocessing or options.postprocessing or Postprocessing()
     if not isinstance(steps, Postprocessing):
         steps = load_postprocessing(steps)
-    files = [probability_files(folder) for folder in folders]
-    common = sorted(set.intersection(*(set(found) for found in files)))
-    if not common:
-        raise UserError(f"{', '.join(map(str, folders))}: have no case in common; give folders of the same images")
-    failures = averaged_folder.lacking_cases(folders, files, common)
+    stored = _Stored.of(folders)
+    failures = lacking_cases(folders, stored.files, stored.cases)
 
     # Whether the models, labels and postprocessing fit each other
-    first = [read_probabilities(found[common[0]]) for found in files]
-    labels = first[0].info.labels
-    settings = averaged_folder.EnsembleSettings(
-        models=tuple(opened.info.model for opened in first),
+    labels = stored.first[0].info.labels
+    settings = EnsembleSettings(
+        models=tuple(opened.info.model for opened in stored.first),
         weights=weights,
         postprocessing=steps,
         holes=options.holes_asked,
         seg_type=options.seg_type_asked,
     )
-    check_same_kind(first)
+    check_same_kind(stored.first)
     for name in options.maps_of:
-        class_index(name, first[0])
-    require_steps(steps, labels, first[0].path)
+        class_index(name, stored.first[0])
+    require_steps(steps, labels, stored.first[0].path)
 
     # One case after the other
-    writer = averaged_folder.MaskWriter(
+    writer = MaskWriter(
         folder=output,
         formats=formats,
         labels=labels,
-        maker=settings.maker([opened.info.configuration for opened in first]),
+        maker=settings.maker(stored.configurations),
         series=series_of_cases(options, folders[0]),
     )
-    require_distinct_masks(formats, common)
-    masks = {case: writer.files(case) for case in common}
-    every_mask = [file for files_of_case in masks.values() for file in files_of_case]
-    others = {case: [output / file for file in files_in_any_format(case)] for case in common}
-    every_other = [file for files_of_case in others.values() for file in files_of_case]
+    require_distinct_masks(formats, stored.cases)
+    _begin_folder(writer, stored, settings, options)
+    note = format_note(options.formats, labels, ())
+    if note:
+        print(f"note: {note}")
+    print(f"averaging {count(len(stored.cases), 'case')} of {', '.join(stored.configurations)}")
+    failures += _average(writer, stored, settings, options)
+    if failures:
+        raise CasesFailed("in averaging", failures, output)
+    (output / FAILURES_FILE).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """The probabilities in all folders: a model a folder, of the ``cases`` that every one of them holds."""
+
+    files: Sequence[Mapping[str, Path]]  # by case, of each folder
+    cases: Sequence[str]
+    first: Sequence[Probabilities]  # of the first case, which tell what models they are of
+
+    @staticmethod
+    def of(folders: Sequence[Path]) -> _Stored:
+        """What the folders hold; UserError if that is no case in common."""
+        from segfw.base.records import UserError
+        from segfw.inference.probabilities import probability_files, read_probabilities
+
+        files = [probability_files(folder) for folder in folders]
+        common = sorted(set.intersection(*(set(found) for found in files)))
+        if not common:
+            raise UserError(f"{', '.join(map(str, folders))}: have no case in common; give folders of the same images")
+        first = [read_probabilities(found[common[0]]) for found in files]
+        return _Stored(files=files, cases=common, first=first)
+
+    @property
+    def configurations(self) -> list[str]:
+        """Of each model."""
+        return [opened.info.configuration for opened in self.first]
+
+    def sources(self, case: str) -> list[Path]:
+        """The files that a mask is averaged of."""
+        return [found[case] for found in self.files]
+
+
+def _begin_folder(writer: MaskWriter, stored: _Stored, settings: EnsembleSettings, options: EnsembleOptions) -> None:
+    """Makes the folder one of these masks; UserError where it is another one's, or somebody reviews what it holds."""
+    from segfw.inference.averaged_folder import claim_folder, is_up_to_date
+    from segfw.reviewing.new_draft import is_under_review, note_new_drafts, require_same_model
+
+    output = writer.folder
+    masks = {case: writer.files(case) for case in stored.cases}
     if is_under_review(output):
         digest = settings.maker(()).digest
         require_same_model(output, digest, overwrite=options.overwrite)
         replaced = {
             case
             for case, made in masks.items()
-            if made[-1].is_file()
-            and (options.overwrite or not averaged_folder.is_up_to_date(made, [found[case] for found in files]))
+            if made[-1].is_file() and (options.overwrite or not is_up_to_date(made, stored.sources(case)))
         }
         note_new_drafts(output, digest, "segfw ensemble", replaced)
-    averaged_folder.claim_folder(output, settings, every_mask, every_other, overwrite=options.overwrite)
+    every_mask = [file for made in masks.values() for file in made]
+    every_other = [file for case in stored.cases for file in _in_any_format(output, case)]
+    claim_folder(output, settings, every_mask, every_other, overwrite=options.overwrite)
     writer.write_about()
-    note = format_note(options.formats, labels, ())
-    if note:
-        print(f"note: {note}")
-    print(f"averaging {count(len(common), 'case')} of {', '.join(opened.info.configuration for opened in first)}")
-    for case, made in progress("averaging", masks.items()):
-        maps = {name: averaged_folder.map_file(output, case, name) for name in options.maps_of}
-        sources = [found[case] for found in files]
-        if averaged_folder.is_up_to_date([*made, *maps.values()], sources):
+
+
+def _in_any_format(output: Path, case: str) -> list[Path]:
+    from segfw.interop.mask_formats import files_in_any_format
+
+    return [output / file for file in files_in_any_format(case)]
+
+
+def _average(
+    writer: MaskWriter, stored: _Stored, settings: EnsembleSettings, options: EnsembleOptions
+) -> list[Outcome[str, None]]:
+    """Writes all masks that are not there yet; returns the cases that failed, which do not cost the others."""
+    from segfw.base.parallel import Outcome
+    from segfw.base.progress import progress
+    from segfw.inference.averaged_folder import average_case, is_up_to_date, map_file
+
+    failures: list[Outcome[str, None]] = []
+    for case in progress("averaging", stored.cases):
+        made = writer.files(case)
+        maps = {name: map_file(writer.folder, case, name) for name in options.maps_of}
+        sources = stored.sources(case)
+        if is_up_to_date([*made, *maps.values()], sources):
             continue
         # Lest one of old probabilities stay where the new ones fail, or in a format that is not asked for now
-        old = (file for file in others[case] if not averaged_folder.is_up_to_date([file], sources))
+        old = [file for file in _in_any_format(writer.folder, case) if not is_up_to_date([file], sources)]
         for file in (*reversed(made), *old):
             file.unlink(missing_ok=True)
         try:
             writer.require(case)
-            averaged_folder.average_case(case, sources, settings, writer, maps, common[0])
-        except Exception as error:  # one bad case must not cost the user the others
+            average_case(case, sources, settings, writer, maps, stored.cases[0])
+        except Exception as error:
             failures.append(Outcome(item=case, error=error))
-    if failures:
-        raise CasesFailed("in averaging", failures, output)
-    (output / FAILURES_FILE).unlink(missing_ok=True)
+    return failures
 
 
 def _say_result(typed: argparse.Namespace, _: None) -> None:
