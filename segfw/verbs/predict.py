@@ -16,9 +16,13 @@ from segfw.verbs.mask_formats_asked import formats_of, say_where_masks_are
 
 if TYPE_CHECKING:
     from segfw.base.case_part import CasePart
+    from segfw.base.shared_work import CohortResult
     from segfw.dataset.cases import Case
     from segfw.inference.foretold import ForetoldPrediction
+    from segfw.inference.output_folder import OutputFolder
     from segfw.inference.prediction_job import PredictionJob
+    from segfw.inference.prediction_settings import PredictionSettings
+    from segfw.inference.selected_predictor import SelectedPredictor
     from segfw.model.load import Model
     from segfw.networks import BuildNetwork
 
@@ -67,25 +71,13 @@ def predict(
     CasesFailed
         At the end, if images could not be predicted, and when the disk is full; the others are done.
     """
-    import secrets
     from dataclasses import replace
-    from functools import partial
 
-    from segfw.base.cluster import cluster_pool
-    from segfw.base.shared_work import share_out
-    from segfw.dataset.labels import LABELS_FILE
-    from segfw.evaluation.mask_facts import FACTS_FILE
     from segfw.inference.axis_orders import axis_order_note
-    from segfw.inference.disk_space import require_space
     from segfw.inference.host_memory import host_room_bytes
-    from segfw.inference.made_with import mask_facts
-    from segfw.inference.many_cases import PREDICTING, predict_cases
-    from segfw.inference.mask_settings import agree_on_settings, require_agreement
-    from segfw.inference.prediction_calls import note_call
-    from segfw.inference.prediction_job import finish_folder, predict_as_worker, without_weights
+    from segfw.inference.prediction_job import finish_folder, without_weights
     from segfw.model.promotion import warn_if_not_promoted
     from segfw.quality.quality_table import quality_lines
-    from segfw.reviewing.new_draft import is_under_review, note_new_drafts, require_same_model
 
     if options.dry_run:
         print(_foretell(model, source, output, options, build=build))
@@ -101,43 +93,20 @@ def predict(
     # The weights are in the networks, and need not lie in memory twice.
     asked = replace(asked, loaded=without_weights(asked.loaded), job=replace(asked.job, digest=settings.digest))
 
-    # The folder of the masks
-    job = asked.job
-    cases = asked.cases
-    part = asked.case_part
-    folder = job.folder(asked.loaded)
-    require_agreement(folder, settings, asked.found, overwrite=options.overwrite)
-    if is_under_review(folder.path):
-        require_same_model(folder.path, settings.digest, overwrite=options.overwrite)
-        replaced = {case.id for case in cases if options.overwrite or folder.is_outdated(case)}
-        note_new_drafts(folder.path, settings.digest, "segfw predict", replaced)
-    agree_on_settings(folder, settings, asked.found, cases, overwrite=options.overwrite)
-    job.labels(asked.loaded).save(folder.path / LABELS_FILE)
-    for each in folder.formats:
-        each.write_about(folder.path, job.labels(asked.loaded), folder.maker)
-    facts = mask_facts(job.model, asked.loaded, asked.source, job.output)
-    facts.model_copy(update={"only": job.written_only(asked.loaded)}).save(folder.path / FACTS_FILE)
-    ids = tuple(case.id for case in cases)
-    note_call(folder.path, job.model, asked.source, ids, f"{part.number}/{part.count}")
-    require_space([case for case in cases if not folder.is_done(case)], folder)
-
     # The work
-    warn_if_not_promoted(job.model)
-    folds_used = ", ".join(settings.folds)
+    folder = _begun_folder(asked, settings, options)
+    warn_if_not_promoted(asked.job.model)
     # Of all cases, whichever part, process or device does them
     note = axis_order_note(asked.found, asked.loaded[0].plan.orientation)
     if note:
         print(note)
-    print(f"predicting {part.text(asked.found)} with {settings.configuration}, folds {folds_used}")
-    if options.cluster is None:
-        cohort = predict_cases(predictors, cases, folder)
-    else:
-        with cluster_pool(options.cluster, reads=[job.model, asked.source], writes=job.output) as pool:
-            cohort = share_out(partial(predict_as_worker, secrets.token_hex(8), job), cases, folder, pool, PREDICTING)
-    if job.quality is not None and options.quality:
-        for line in quality_lines(folder.path, ids):
+    cases_text = asked.case_part.text(asked.found)
+    print(f"predicting {cases_text} with {settings.configuration}, folds {', '.join(settings.folds)}")
+    cohort = _predicted(asked, predictors, folder, options.cluster)
+    if asked.job.quality is not None and options.quality:
+        for line in quality_lines(folder.path, asked.ids):
             print(line)
-    finish_folder(cohort, folder, part.failures_file)
+    finish_folder(cohort, folder, asked.case_part.failures_file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +121,11 @@ class _Asked:
     case_part: CasePart
     devices: tuple[str, ...]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the cases that this call predicts."""
+        return tuple(case.id for case in self.cases)
+
 
 def _asked(model: Path, source: Path, output: Path, options: PredictOptions, build: BuildNetwork | None) -> _Asked:
     """Loads the models and finds the images; raises UserError where paths, options and images do not go together."""
@@ -159,32 +133,16 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
 
     from segfw.base.case_part import CasePart
     from segfw.base.cluster import require_cluster
-    from segfw.base.output_paths import require_distinct, require_outside
     from segfw.base.records import UserError
-    from segfw.dataset.new_images import find_images
-    from segfw.dataset.pseudonyms import cases_with_pseudonyms
-    from segfw.images.formats import split_ending
-    from segfw.inference.output_folder import OutputFolder
     from segfw.inference.prediction_job import PredictionJob
-    from segfw.interop.mask_formats import format_note, require_distinct_masks
-    from segfw.model.source import kept_folders
+    from segfw.interop.mask_formats import format_note
     from segfw.networks import build_network
-    from segfw.quality.calibrated_prediction import judge_of, page_maker, plausible_of, require_distinct_files
 
+    # Whether paths and options go together
     model = Path(model)
     source = Path(source)
     output = Path(output)
-
-    # Whether paths and options go together
-    images_folder = source.resolve().parent if source.is_file() else source.resolve()
-    if output.is_file() or output.resolve() == images_folder:
-        raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
-    require_outside(output, (source, *kept_folders(model)))
-    if split_ending(output)[1] and not output.is_dir():
-        raise UserError(
-            f"{output}: is named like a file, but masks go into a folder, each under its image's name; give a folder "
-            f"such as {output.parent / 'masks'}"
-        )
+    _require_own_folder(output, model, source)
     formats = formats_of(options)
     case_part = CasePart.of(options.part)
     devices = (options.device,) if isinstance(options.device, str) else options.device
@@ -202,29 +160,11 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
     loaded = job.load()
     job = job.with_wanted(loaded)
     job.check_postprocessing(loaded)
-    found = find_images(source, loaded[0].plan.channels)
-    if options.pseudonyms is not None:
-        require_outside(options.pseudonyms, (source, output))
-        found = cases_with_pseudonyms(found, options.pseudonyms, writes=not options.dry_run)
-    ids = [case.id for case in found]
-    require_distinct(ids, output)
-    require_distinct_masks(formats, ids, output, OutputFolder(path=output).known())
-    for case in found:
-        for each in formats:
-            each.require_kind(case.id, case.images[0])
+    found = _found_cases(job, loaded, source, options)
     note = format_note(options.formats, job.labels(loaded), job.written_only(loaded))
     if note:
         print(f"note: {note}")
-    judge = judge_of(model, loaded, options)
-    if judge is not None:
-        require_distinct_files(ids, output)
-        job = replace(job, makers=(judge,), quality=judge.digest)
-    if options.report:
-        gate = None if judge is None else judge.quality.gate
-        job = replace(job, makers=(*job.makers, page_maker(model, loaded, gate)))
-    plausible = plausible_of(model, loaded, options, job.only)
-    if plausible is not None:
-        job = replace(job, makers=(*job.makers, plausible), quality=plausible.digest)
+    job = _with_makers(job, loaded, [case.id for case in found], options)
     if options.cluster is not None:
         require_cluster(options.cluster, reads=[model, source])
     return _Asked(
@@ -236,6 +176,119 @@ def _asked(model: Path, source: Path, output: Path, options: PredictOptions, bui
         case_part=case_part,
         devices=devices,
     )
+
+
+def _require_own_folder(output: Path, model: Path, source: Path) -> None:
+    """UserError if masks would lie among the images or in a model, or ``output`` is no folder."""
+    from segfw.base.output_paths import require_outside
+    from segfw.base.records import UserError
+    from segfw.images.formats import split_ending
+    from segfw.model.source import kept_folders
+
+    images_folder = source.resolve().parent if source.is_file() else source.resolve()
+    if output.is_file() or output.resolve() == images_folder:
+        raise UserError(f"{output}: is a file or the folder of the images; give a folder of its own for the masks")
+    require_outside(output, (source, *kept_folders(model)))
+    if split_ending(output)[1] and not output.is_dir():
+        raise UserError(
+            f"{output}: is named like a file, but masks go into a folder, each under its image's name; give a folder "
+            f"such as {output.parent / 'masks'}"
+        )
+
+
+def _found_cases(job: PredictionJob, loaded: Sequence[Model], source: Path, options: PredictOptions) -> list[Case]:
+    """The images, under the names of their masks; UserError where two masks would have one name or lack what they need.
+
+    Pseudonyms that are drawn now are written into their table, unless it is a dry run.
+    """
+    from segfw.base.output_paths import require_distinct, require_outside
+    from segfw.dataset.new_images import find_images
+    from segfw.dataset.pseudonyms import cases_with_pseudonyms
+    from segfw.inference.output_folder import OutputFolder
+    from segfw.interop.mask_formats import require_distinct_masks
+
+    found = find_images(source, loaded[0].plan.channels)
+    if options.pseudonyms is not None:
+        require_outside(options.pseudonyms, (source, job.output))
+        found = cases_with_pseudonyms(found, options.pseudonyms, writes=not options.dry_run)
+    ids = [case.id for case in found]
+    require_distinct(ids, job.output)
+    require_distinct_masks(job.formats, ids, job.output, OutputFolder(path=job.output).known())
+    for case in found:
+        for each in job.formats:
+            each.require_kind(case.id, case.images[0])
+    return found
+
+
+def _with_makers(
+    job: PredictionJob, loaded: Sequence[Model], ids: Sequence[str], options: PredictOptions
+) -> PredictionJob:
+    """The job with what is made beside each mask: judgements of a calibrated model, pages and plausible masks."""
+    from dataclasses import replace
+
+    from segfw.quality.calibrated_prediction import judge_of, page_maker, plausible_of, require_distinct_files
+
+    judge = judge_of(job.model, loaded, options)
+    if judge is not None:
+        require_distinct_files(ids, job.output)
+        job = replace(job, makers=(judge,), quality=judge.digest)
+    if options.report:
+        gate = None if judge is None else judge.quality.gate
+        job = replace(job, makers=(*job.makers, page_maker(job.model, loaded, gate)))
+    plausible = plausible_of(job.model, loaded, options, job.only)
+    if plausible is not None:
+        job = replace(job, makers=(*job.makers, plausible), quality=plausible.digest)
+    return job
+
+
+def _begun_folder(asked: _Asked, settings: PredictionSettings, options: PredictOptions) -> OutputFolder:
+    """The folder of the masks, with all in it that is not of one case; UserError if it holds masks of another model."""
+    from segfw.dataset.labels import LABELS_FILE
+    from segfw.evaluation.mask_facts import FACTS_FILE
+    from segfw.inference.disk_space import require_space
+    from segfw.inference.made_with import mask_facts
+    from segfw.inference.mask_settings import agree_on_settings, require_agreement
+    from segfw.inference.prediction_calls import note_call
+    from segfw.reviewing.new_draft import is_under_review, note_new_drafts, require_same_model
+
+    job = asked.job
+    cases = asked.cases
+    part = asked.case_part
+    folder = job.folder(asked.loaded)
+    require_agreement(folder, settings, asked.found, overwrite=options.overwrite)
+    if is_under_review(folder.path):
+        require_same_model(folder.path, settings.digest, overwrite=options.overwrite)
+        replaced = {case.id for case in cases if options.overwrite or folder.is_outdated(case)}
+        note_new_drafts(folder.path, settings.digest, "segfw predict", replaced)
+    agree_on_settings(folder, settings, asked.found, cases, overwrite=options.overwrite)
+    job.labels(asked.loaded).save(folder.path / LABELS_FILE)
+    for each in folder.formats:
+        each.write_about(folder.path, job.labels(asked.loaded), folder.maker)
+    facts = mask_facts(job.model, asked.loaded, asked.source, job.output)
+    facts.model_copy(update={"only": job.written_only(asked.loaded)}).save(folder.path / FACTS_FILE)
+    note_call(folder.path, job.model, asked.source, asked.ids, f"{part.number}/{part.count}")
+    require_space([case for case in cases if not folder.is_done(case)], folder)
+    return folder
+
+
+def _predicted(
+    asked: _Asked, predictors: Sequence[SelectedPredictor], folder: OutputFolder, cluster: str | None
+) -> CohortResult[Case]:
+    """Writes the masks, by this process or by the workers of a Dask cluster."""
+    import secrets
+    from functools import partial
+
+    from segfw.base.cluster import cluster_pool
+    from segfw.base.shared_work import share_out
+    from segfw.inference.many_cases import PREDICTING, predict_cases
+    from segfw.inference.prediction_job import predict_as_worker
+
+    job = asked.job
+    if cluster is None:
+        return predict_cases(predictors, asked.cases, folder)
+    with cluster_pool(cluster, reads=[job.model, asked.source], writes=job.output) as pool:
+        call = partial(predict_as_worker, secrets.token_hex(8), job)
+        return share_out(call, asked.cases, folder, pool, PREDICTING)
 
 
 def _foretell(
