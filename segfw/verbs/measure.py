@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,11 @@ from segfw.base.speech import aside
 from segfw.measurements.measure_options import GUESS, MeasureOptions
 
 if TYPE_CHECKING:
+    from segfw.base.parallel import Outcome
+    from segfw.base.shared_work import CaseResult
     from segfw.measurements.cohort_measures import Measures
-    from segfw.measurements.masks_to_measure import FoundMasks
+    from segfw.measurements.masks_to_measure import FoundMasks, MaskCase
+    from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
     from segfw.radiomics.radiomics_cohort import Radiomics
 
 
@@ -53,112 +57,156 @@ def measure(masks: Path, output: Path, options: MeasureOptions = MeasureOptions(
         At the end, if a case cannot be read or its image lies on another grid; the others are measured and written.
     """
     from segfw.base.case_part import CasePart
-    from segfw.base.cluster import cluster_pool, require_cluster
     from segfw.base.output_paths import require_distinct
-    from segfw.base.parallel import CasesFailed, thread_pool
-    from segfw.base.shared_work import share_out
-    from segfw.base.words import count
+    from segfw.base.parallel import CasesFailed
     from segfw.measurements.masks_to_measure import find_masks, measured_structures
-    from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
     from segfw.measurements.measures_folder import MeasuresFolder, MeasuringSettings
     from segfw.measurements.whole_cohort import gathered
     from segfw.radiomics.radiomics_cohort import radiomics_of
 
-    masks = Path(masks)
-    output = Path(output)
-    model = None if options.model is None else Path(options.model)
-    _check_paths(masks, output, model, options)
     part = CasePart.of(options.part)
-    images = None if options.images is None else Path(options.images)
-    reads = [masks] if images is None else [masks, images]
-    if options.cluster is not None:
-        require_cluster(options.cluster, reads=[path.absolute() for path in reads])
-        masks = masks.absolute()
-        images = None if images is None else images.absolute()
-        output = output.absolute()
+    places = _places(masks, output, options)
 
     # The masks, their images and names, and the patients
-    found = find_masks(masks, images, options.label_names)
+    found = find_masks(places.masks, places.images, options.label_names)
     ids = [case.id for case in found.cases]
-    require_distinct(ids, output.parent)
-    found, only = measured_structures(found, masks, options.only)
+    require_distinct(ids, places.output.parent)
+    found, only = measured_structures(found, places.masks, options.only)
     patient_of = None if options.by_patient is None else _patients(options.by_patient, ids)
     volumes = None
-    if model is not None:
+    if places.model is not None:
         # Only here, because it needs PyTorch.
         from segfw.quality.measured_intervals import calibrated_volumes
 
-        volumes = calibrated_volumes(model, masks)
+        volumes = calibrated_volumes(places.model, places.masks)
     settings = MeasuringSettings(
         labels=found.labels, channels=found.channels, only=only, per_component=options.per_component
     )
-    asked_for = {
-        "label_names": str(options.label_names or ""),
-        "by_patient": str(options.by_patient or ""),
-        "radiomics": options.radiomics,
-        "stability": options.stability,
-    }
-    folder = MeasuresFolder.beside(output)
+    folder = MeasuresFolder.beside(places.output)
     cases = part.cases(found.cases)
-    radiomics = radiomics_of(output, found, cases, only, options, folder, patient_of) if options.radiomics else None
+    radiomics = None
+    if options.radiomics:
+        radiomics = radiomics_of(places.output, found, cases, only, options, folder, patient_of)
     folder.agree(
         settings,
         cases,
         overwrite=options.overwrite,
-        otherwise=f"{output}: was measured with other options",
+        otherwise=f"{places.output}: was measured with other options",
         remedy="give another name",
     )
 
     # The work
-    job = MeasuringJob(
-        folder=folder,
-        labels=found.labels,
-        channels=found.channels,
-        only=only,
-        per_component=options.per_component,
-    )
     print(f"measuring {part.text(found.cases)}")
-    with (
-        thread_pool(options.workers)
-        if options.cluster is None
-        else cluster_pool(options.cluster, reads=[path.absolute() for path in reads], writes=folder.path)
-    ) as pool:
-        cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
-        of_features = None if radiomics is None else radiomics.share_out(cases, pool)
-    print(f"{count(cohort.done, 'case')} measured, {cohort.kept} were there")
-    failures = list(cohort.failures)
-    if radiomics is not None and of_features is not None:
-        print(f"features of {count(of_features.done, 'case')} told, {of_features.kept} were there")
-        for failure in of_features.failures:
-            radiomics.job.folder.keep_failure(failure.item, failure.error)
-        failures += of_features.failures
+    failures, not_begun = _measured(cases, folder, settings, radiomics, places, options)
 
     # The tables
-    for failure in cohort.failures:
-        folder.keep_failure(failure.item, failure.error)
     with folder.alone():
-        measures = gathered(folder, found, settings, masks, images, patient_of).model_copy(update=asked_for)
-        if volumes is not None and model is not None:
+        measures = gathered(folder, found, settings, places.masks, places.images, patient_of)
+        measures = measures.model_copy(update=_asked_for(options))
+        if places.model is not None and volumes is not None:
             from segfw.quality.measured_intervals import with_intervals
 
-            measures = with_intervals(measures, volumes, model, masks)
-        _write(output, measures, found, radiomics, options)
+            measures = with_intervals(measures, volumes, places.model, places.masks)
+        _write(places.output, measures, found, radiomics, options)
     if failures:
-        raise CasesFailed("in measuring", failures, None, not_begun=cohort.not_begun)
+        raise CasesFailed("in measuring", failures, None, not_begun=not_begun)
     return measures
 
 
-def _check_paths(masks: Path, output: Path, model: Path | None, options: MeasureOptions) -> None:
-    """UserError where paths and options do not go together."""
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where everything lies that is read and written; of a cluster, as its workers find it."""
+
+    masks: Path
+    images: Path | None
+    output: Path
+    model: Path | None
+
+    @property
+    def reads(self) -> list[Path]:
+        """What a case is measured of."""
+        return [self.masks] if self.images is None else [self.masks, self.images]
+
+
+def _places(masks: Path, output: Path, options: MeasureOptions) -> _Places:
+    """The paths; UserError where they and the options do not go together, or a cluster does not see them."""
+    from segfw.base.cluster import require_cluster
     from segfw.base.output_paths import require_outside
     from segfw.measurements.measure_tables import check_outputs
     from segfw.model.source import kept_folders
     from segfw.radiomics.radiomics_cohort import check_asked
 
-    check_outputs(output, options.report)
-    check_asked(output, options)
-    for each in (output, options.report):
-        require_outside(each, (masks, options.images, *(() if model is None else kept_folders(model))))
+    places = _Places(
+        masks=Path(masks),
+        images=None if options.images is None else Path(options.images),
+        output=Path(output),
+        model=None if options.model is None else Path(options.model),
+    )
+    check_outputs(places.output, options.report)
+    check_asked(places.output, options)
+    kept = () if places.model is None else kept_folders(places.model)
+    for each in (places.output, options.report):
+        require_outside(each, (places.masks, options.images, *kept))
+    if options.cluster is None:
+        return places
+    shared = replace(
+        places,
+        masks=places.masks.absolute(),
+        images=None if places.images is None else places.images.absolute(),
+        output=places.output.absolute(),
+    )
+    require_cluster(options.cluster, reads=shared.reads)
+    return shared
+
+
+def _asked_for(options: MeasureOptions) -> dict[str, object]:
+    """What the table keeps of the options, so that ``status`` can propose the same call again."""
+    return {
+        "label_names": str(options.label_names or ""),
+        "by_patient": str(options.by_patient or ""),
+        "radiomics": options.radiomics,
+        "stability": options.stability,
+    }
+
+
+def _measured(
+    cases: Sequence[MaskCase],
+    folder: MeasuresFolder,
+    settings: MeasuringSettings,
+    radiomics: Radiomics | None,
+    places: _Places,
+    options: MeasureOptions,
+) -> tuple[list[Outcome[MaskCase, CaseResult]], int]:
+    """Measures cases, with ``radiomics`` their features too; the failures, which are kept, and how many never began."""
+    from segfw.base.cluster import cluster_pool
+    from segfw.base.parallel import thread_pool
+    from segfw.base.shared_work import share_out
+    from segfw.base.words import count
+    from segfw.measurements.measure_case import MEASURING, MeasuringJob, cost_bytes
+
+    job = MeasuringJob(
+        folder=folder,
+        labels=settings.labels,
+        channels=settings.channels,
+        only=settings.only,
+        per_component=settings.per_component,
+    )
+    with (
+        thread_pool(options.workers)
+        if options.cluster is None
+        else cluster_pool(options.cluster, reads=places.reads, writes=folder.path)
+    ) as pool:
+        cohort = share_out(job, cases, folder, pool, MEASURING, cost_bytes=cost_bytes)
+        of_features = None if radiomics is None else radiomics.share_out(cases, pool)
+    print(f"{count(cohort.done, 'case')} measured, {cohort.kept} were there")
+    for failure in cohort.failures:
+        folder.keep_failure(failure.item, failure.error)
+    if radiomics is None or of_features is None:
+        return cohort.failures, cohort.not_begun
+    print(f"features of {count(of_features.done, 'case')} told, {of_features.kept} were there")
+    for failure in of_features.failures:
+        radiomics.job.folder.keep_failure(failure.item, failure.error)
+    return [*cohort.failures, *of_features.failures], cohort.not_begun
 
 
 def _patients(by_patient: Path | str, ids: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from segfw.inference.prediction_options import SelectOptions
 from segfw.planning.work_log import log_in_work
 
 if TYPE_CHECKING:
+    from segfw.base.parallel import Outcome
+    from segfw.inference.held_out import HeldOut
     from segfw.inference.predictor import Predictor
     from segfw.model.selection import Selection
     from segfw.networks import BuildNetwork
@@ -52,42 +56,46 @@ def select(work: Path, options: SelectOptions = SelectOptions(), *, build: Build
     CasesFailed
         If cases could not be predicted or scored, after all others are done.
     """
+    from segfw.base.files import write_text
     from segfw.base.locks import in_turn
+    from segfw.inference.ranking import selection_table
+    from segfw.model.source import SELECTION_FILE
+    from segfw.networks import build_network
     from segfw.planning.work_folder import load_plan_and_splits
 
     work = Path(work)
     plan, splits = load_plan_and_splits(work)
     with in_turn(work / LOCK_FILE, f"{work}: is being selected from"):
-        return _select(work, plan, splits, options, build)
+        compared = _compared(work, plan, splits, options)
+        failures = _predict(compared, options, build or build_network)
+        selection = _selected(compared, failures)
+        write_text(work / TABLE_FILE, selection_table(selection, plan.labels))
+        selection.save(work / SELECTION_FILE)
+        return selection
 
 
-def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, build: BuildNetwork | None) -> Selection:
-    """All that is written into the work folder, by one process at a time."""
-    from itertools import combinations
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """What is compared: configurations, with their trained folds, in the cases that ``folds`` held out."""
 
-    from segfw.base.files import write_text
-    from segfw.base.parallel import CasesFailed
+    work: Path
+    plan: Plan
+    splits: Splits
+    trained: Mapping[str, Sequence[str]]
+    folds: Sequence[str]  # that all of them have trained
+    items: Sequence[HeldOut]  # each of these cases by each configuration
+    patient_of: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def _compared(work: Path, plan: Plan, splits: Splits, options: SelectOptions) -> _Compared:
+    """What there is to compare, with notes of what is left out; UserError if there is nothing."""
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.dataset.patients import read_groups
-    from segfw.evaluation.metrics import mean
-    from segfw.inference.decoding_trials import find_rule
-    from segfw.inference.held_out import FOLDER, announce_held_out, held_out_items, predict_held_out, validating_folds
-    from segfw.inference.held_out_counts import count_cases
-    from segfw.inference.predictor import Predictor
-    from segfw.inference.ranking import (
-        TOLERANCE,
-        compared_folds,
-        rank,
-        selection_table,
-        simplest_of_the_best,
-        trained_validating_folds,
-    )
-    from segfw.model.load import load_model, require_predicting
-    from segfw.model.selection import Selection
-    from segfw.model.source import SELECTION_FILE
-    from segfw.networks import build_network
+    from segfw.inference.held_out import held_out_items
+    from segfw.inference.ranking import compared_folds, trained_validating_folds
+    from segfw.model.load import require_predicting
 
-    # What is compared
     for name in options.configurations or ():
         require_predicting(plan.configuration(name), work)
     cases = DatasetManifest.load(work / MANIFEST_FILE).cases
@@ -99,8 +107,27 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
     trained = {name: of_this for name, of_this in every_trained.items() if of_this}
     for note in notes:
         print(f"note: {note}")
+    how = f"step {options.step}, mirroring {options.mirroring}, precision {options.precision}"
+    return _Compared(
+        work=work,
+        plan=plan,
+        splits=splits,
+        trained=trained,
+        folds=folds,
+        items=held_out_items(work, plan, splits, cases, tuple(trained), folds, how),
+        patient_of=patient_of,
+        notes=notes,
+    )
 
-    # Every validation case, by the fold that did not see it
+
+def _predict(compared: _Compared, options: SelectOptions, build: BuildNetwork) -> list[Outcome[str, None]]:
+    """Predicts every case that is not there yet by the fold that did not see it; returns the failures."""
+    from segfw.inference.held_out import announce_held_out, predict_held_out
+    from segfw.inference.predictor import Predictor
+    from segfw.model.load import load_model
+
+    work = compared.work
+
     def predictor_of(configuration: str, fold: str) -> Predictor:
         model = load_model(work, configuration, (fold,), previous_folds=(fold,))
         return Predictor.of(
@@ -109,46 +136,59 @@ def _select(work: Path, plan: Plan, splits: Splits, options: SelectOptions, buil
             precision=options.precision,
             step=options.step,
             mirroring=options.mirroring,
-            build=build or build_network,
+            build=build,
         )
 
-    options_text = f"step {options.step}, mirroring {options.mirroring}, precision {options.precision}"
-    items = held_out_items(work, plan, splits, cases, tuple(trained), folds, options_text)
-    waiting = [item for item in items if not item.is_there(work)]
+    waiting = [item for item in compared.items if not item.is_there(work)]
     if waiting:
-        waiting_names = dict.fromkeys(item.configuration for item in waiting)
-        announce_held_out(work, plan, waiting, {name: predictor_of(name, folds[0]) for name in waiting_names})
-    failures = predict_held_out(work, waiting, predictor_of)
+        names = dict.fromkeys(item.configuration for item in waiting)
+        predictors = {name: predictor_of(name, compared.folds[0]) for name in names}
+        announce_held_out(work, compared.plan, waiting, predictors)
+    return predict_held_out(work, waiting, predictor_of)
+
+
+def _selected(compared: _Compared, failures: Sequence[Outcome[str, None]]) -> Selection:
+    """Which candidate is best, and what done to its masks helps; CasesFailed where a case could not be looked at."""
+    from itertools import combinations
+
+    from segfw.base.parallel import CasesFailed
+    from segfw.evaluation.metrics import mean
+    from segfw.inference.decoding_trials import find_rule
+    from segfw.inference.held_out import FOLDER, validating_folds
+    from segfw.inference.held_out_counts import count_cases
+    from segfw.inference.ranking import TOLERANCE, rank, simplest_of_the_best
+    from segfw.model.selection import Selection
+
+    work = compared.work
+    plan = compared.plan
 
     # Which candidate is best
-    candidates = [*((name,) for name in trained), *combinations(trained, 2)]
-    counted, uncounted = count_cases(work, items, candidates, without={failure.item for failure in failures})
-    failures += uncounted
+    candidates = [*((name,) for name in compared.trained), *combinations(compared.trained, 2)]
+    failed_cases = {failure.item for failure in failures}
+    counted, uncounted = count_cases(work, compared.items, candidates, without=failed_cases)
+    failures = [*failures, *uncounted]
     if failures:
         raise CasesFailed("in cross-validation, so that nothing is selected", failures, work / FOLDER)
     ranked = rank(candidates, counted, plan)
     best = simplest_of_the_best(ranked)
 
     # Of which structures the mask of largest expected Dice is better, and which postprocessing helps then
-    rule = find_rule(work, items, best.configurations, plan.labels, counted, patient_of)
-    selection = Selection(
+    rule = find_rule(work, compared.items, best.configurations, plan.labels, counted, compared.patient_of)
+    return Selection(
         configurations=best.configurations,
-        folds={name: tuple(trained[name]) for name in best.configurations},
+        folds={name: tuple(compared.trained[name]) for name in best.configurations},
         postprocessing=rule.postprocessing,
-        compared_folds=tuple(folds),
+        compared_folds=tuple(compared.folds),
         cases=len(counted),
-        is_whole_cross_validation=set(folds) == set(validating_folds(splits)),
+        is_whole_cross_validation=set(compared.folds) == set(validating_folds(compared.splits)),
         tolerance=TOLERANCE,
         candidates=tuple(ranked),
         trials=rule.trials,
         decoding_trials=rule.decoding_trials,
         labels=dict(rule.dice_of),
         foreground_mean=mean(rule.dice_of.values()),
-        notes=tuple(notes),
+        notes=tuple(compared.notes),
     )
-    write_text(work / TABLE_FILE, selection_table(selection, plan.labels))
-    selection.save(work / SELECTION_FILE)
-    return selection
 
 
 def _say_result(typed: argparse.Namespace, selection: Selection) -> None:
