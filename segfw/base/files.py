@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -150,6 +151,12 @@ def link_or_copy(source: Path, target: Path) -> int:
         with whole_file(target) as partial:
             shutil.copyfile(source, partial)
         return source.stat().st_size
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -39,6 +39,15 @@ def safe_cell(value: object) -> object:
     return f"'{text}" if text.startswith(FORMULA_STARTS) and not is_harmless else text
 
 
+def number_cell(value: object, digits: int) -> object:
+    """A cell of a table: empty for None, 0 or 1 for a bool, and so many significant digits of a float."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return int(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else value
+
+
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A CSV table whose cells are safe to open in a spreadsheet and to write in any encoding of Unicode."""
     import csv  # here, because --help has no need of it

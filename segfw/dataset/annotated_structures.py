@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from unicodedata import normalize
 
+from segfw.base.case_files import Sources
+from segfw.base.printing import printable
 from segfw.base.records import UserError
 from segfw.base.words import count, listed
 from segfw.dataset.cases import Case, Finding, FoundDataset
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, read_description
 from segfw.dataset.labels import LabelSet
+from segfw.images.formats import size_and_change
 
 ANNOTATED_FIELD = "annotated"
 
@@ -177,3 +181,14 @@ def values_not_annotated(case: Case, values: set[int], labels: LabelSet) -> list
         if name in case.annotated:
             allowed.update(labels.values[index] for index in classes)
     return sorted((values & set(labels.values)) - allowed)
+
+
+def sources_with(annotated: Sequence[str] | None, files: Sequence[Path]) -> Sources:
+    """What tells whether a file of a case, or what was drawn in it, has changed; not folders, which may be moved.
+
+    ``annotated`` is None where all was drawn.
+    """
+    found = [(printable(path.name), *size_and_change(path)) for path in files]
+    if annotated is not None:
+        found.append((f"annotated: {', '.join(map(printable, annotated))}", 0, 0))
+    return tuple(found)

@@ -128,6 +128,11 @@ class LabelSet(Record):
         return tuple(self.values.index(region.painted) for region in self.regions)
 
     @property
+    def drawn_classes(self) -> dict[str, int]:
+        """By structure the class in whose colour it is drawn: of a region the one that it is painted as."""
+        return dict(zip(self.structures, self.painted_classes or tuple(self.foreground.values())))
+
+    @property
     def structures(self) -> dict[str, tuple[int, ...]]:
         """What is learned and scored, by name: each region, or else each label, as the classes that it consists of."""
         if self.regions:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segfw.base.file_names import HIDDEN
+from segfw.base.files import file_sha256
 from segfw.base.locks import alone
 from segfw.base.output_paths import require_distinct, require_outside
 from segfw.base.parallel import CasesFailed, Outcome
@@ -26,7 +27,7 @@ from segfw.delivery.delivered_copies import (
     last_copies,
 )
 from segfw.delivery.delivery_gate import Gate, passed_gate, require_as_found, require_unchanged
-from segfw.delivery.delivery_list import DeliveredFile, DeliveryList, file_sha256
+from segfw.delivery.delivery_list import DeliveredFile, DeliveryList
 from segfw.delivery.drafts_maker import maker_of
 from segfw.delivery.source_series import images_of
 from segfw.delivery.statements import RESEARCH_STAMP, statement_of

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from segfw.base.files import write_text
+from segfw.base.files import file_sha256, write_text
 from segfw.base.printing import csv_text
 from segfw.base.records import Record, UserError
 from segfw.delivery.delivered_copies import DeliveredCopy, last_copies
 
 LIST_FILE = "delivered.json"
 TABLE_FILE = "delivered.csv"
-CHUNK_BYTES = 1 << 20
 
 
 class DeliveredFile(Record):
@@ -97,12 +95,3 @@ class DeliveryList(Record):
             elif each.superseded:
                 found.append(f"{path}: no longer holds, because {each.superseded}")
         return found
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -116,7 +116,6 @@ def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs:
         if complaint:
             facts[f"Image of {case} left out"] = complaint
         overlays.append(overlay)
-    painted = labels.painted_classes or tuple(labels.foreground.values())
     write_report(
         path,
         title=files.title,
@@ -124,7 +123,7 @@ def write_report_of_pairs(path: Path, files: ResultFiles, scores: Scores, pairs:
         overlays=overlays,
         curve=files.curve,
         facts=facts,
-        colors={name: color for name, color in zip(labels.structures, painted) if name in scores.labels},
+        colors={name: color for name, color in labels.drawn_classes.items() if name in scores.labels},
         training=files.training or training_of(files.curve),
     )
 

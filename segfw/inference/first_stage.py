@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from segfw.base.array_files import save_array
+from segfw.base.files import file_sha256
 from segfw.base.progress import progress_bar
 from segfw.base.records import Record, UserError
 from segfw.base.words import count
@@ -101,7 +102,7 @@ def first_stage_of(work: Path, configuration: Configuration, splits: Splits) -> 
         return None
     check_first_stage(work, configuration, splits)
     paths = {fold: fold_folder(work, first, fold) / WEIGHTS_FILE for fold in validating_folds(splits)}
-    digests = {fold: hashlib.sha256(path.read_bytes()).hexdigest() for fold, path in paths.items()}
+    digests = {fold: file_sha256(path) for fold, path in paths.items()}
     return FirstStage(configuration=first, weights=digests)
 
 

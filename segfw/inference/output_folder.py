@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from segfw.base.case_files import Sources
 from segfw.base.file_names import (
     CASE_PAGES_FOLDER,
     PLAUSIBLE_FOLDER,
@@ -39,7 +40,6 @@ from segfw.inference.uncertainty import MAPS, map_name
 from segfw.inference.uncertainty import TABLE_FILE as UNCERTAINTY_TABLE
 
 TIMINGS_FILE = "timings.json"
-Sources = tuple[tuple[str, int, int], ...]  # of each file of an image: name, bytes, last change in ns
 TIMED_PARTS = tuple(part.name for part in fields(CaseTimes) if part.name != "case")
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segfw.base.printing import printable
+from segfw.base.case_files import Sources
 from segfw.base.records import UserError
 from segfw.base.words import listed
+from segfw.dataset.annotated_structures import sources_with
 from segfw.dataset.bids import called_alike
 from segfw.dataset.dataset_json import DESCRIPTION_FILE, channels_of, read_description
 from segfw.dataset.image_files import image_files, mask_stem
@@ -19,10 +20,9 @@ from segfw.dataset.pairing import cases_of, pair
 from segfw.dataset.patient_folders import visits_in
 from segfw.evaluation.mask_facts import read_mask_facts, require_in_masks, structures_in_masks
 from segfw.evaluation.pairs import annotated_of, known_labels, label_maps_of, labels_in_masks, listing, masks_by_id
-from segfw.images.formats import UnreadableFile, has_names, size_and_change, split_ending
+from segfw.images.formats import UnreadableFile, has_names, split_ending
 
 ONE_CHANNEL = "image"  # what the only channel is called where nobody names it
-Sources = tuple[tuple[str, int, int], ...]  # of each file: name, bytes, last change in ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,8 @@ class MaskCase:
 
     @property
     def sources(self) -> Sources:
-        """What tells whether one of its files has changed; not their folders, which may be moved."""
-        files = [(printable(path.name), *size_and_change(path)) for path in self.files]
-        if self.annotated is not None:
-            files.append((f"annotated: {', '.join(map(printable, self.annotated))}", 0, 0))
-        return tuple(files)
+        """What tells whether it has changed since."""
+        return sources_with(self.annotated, self.files)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,19 +67,12 @@ def write_measures_page(
         unit=UNITS[measures.unit],
         structure_table=structure_table(measures),
         outliers=outlier_table(measures, links) if measures.outliers else None,
-        plot_png=draw_sizes(measures, structure_classes(found)),
+        plot_png=draw_sizes(measures, found.labels.drawn_classes),
         pictures=pictures,
         time_points=time_point_table(measures) if measures.time_points else None,
         row_table=row_table(rows, measures, links),
         sections=sections,
     )
-
-
-def structure_classes(found: FoundMasks) -> dict[str, int]:
-    """The class in whose colour each structure is drawn: of a region the one that it is painted as."""
-    labels = found.labels
-    painted = labels.painted_classes or tuple(labels.foreground.values())
-    return dict(zip(labels.structures, painted))
 
 
 def structure_table(measures: Measures) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segfw.base.files import write_text
 from segfw.base.output_paths import PAGE_ENDINGS, is_json_with, is_page, is_table_of, require_replaceable
-from segfw.base.printing import csv_text
+from segfw.base.printing import csv_text, number_cell
 from segfw.dataset.look_up import NameInTable
 from segfw.measurements.cohort_measures import Measures
 from segfw.measurements.first_order import FirstOrder
@@ -117,7 +117,7 @@ def rows_csv(rows: Sequence[StructureMeasures], names: Mapping[str, NameInTable]
         cells = _cells(row, fields)
         for channel in channels:
             found = row.channels.get(channel)
-            cells += [_cell(None if found is None else getattr(found, name)) for name in STATISTICS]
+            cells += [number_cell(None if found is None else getattr(found, name), DIGITS) for name in STATISTICS]
         cells += _cells(names.get(row.structure, NameInTable()), name_fields)
         lines.append(cells)
     return csv_text(heads, lines)
@@ -147,19 +147,10 @@ def _cells(record: object, fields: Sequence[str]) -> list[object]:
     for field in fields:
         value = getattr(record, field)
         if field in POINTS:
-            cells += [_cell(part) for part in value or (None, None, None)]
+            cells += [number_cell(part, DIGITS) for part in value or (None, None, None)]
         else:
-            cells.append(_cell(value))
+            cells.append(number_cell(value, DIGITS))
     return cells
-
-
-def _cell(value: object) -> object:
-    """Nothing for None, a number with as many digits as it can have."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return int(value)
-    return f"{value:.{DIGITS}g}" if isinstance(value, float) else value
 
 
 def wide_csv(rows: Sequence[StructureMeasures], unit: str) -> str:
@@ -180,7 +171,7 @@ def wide_csv(rows: Sequence[StructureMeasures], unit: str) -> str:
         for name in names:
             each = found[name]
             means = [each.channels[channel].mean if channel in each.channels else None for channel in channels]
-            cells += [each.status, *(_cell(value) for value in (getattr(each, size), *means))]
+            cells += [each.status, *(number_cell(value, DIGITS) for value in (getattr(each, size), *means))]
         lines.append(cells)
     return csv_text(heads, lines)
 

@@ -6,13 +6,13 @@ network's name there and fits its shape is taken; heads are not. Nothing that a 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from segfw.base.files import file_sha256
 from segfw.base.records import UserError
 from segfw.model.training_record import StartFacts
 from segfw.networks.spec import RESIDUAL_ENCODER, NetworkSpec
@@ -36,8 +36,7 @@ def published_start(path: Path, spec: NetworkSpec) -> tuple[Callable[[nn.Module]
             f"{spec.architecture}; plan with --preset resenc-l"
         )
     weights = published_weights(read_data(path), spec, path)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     facts = StartFacts(name=path.name, sha256=digest, kind="published", licence=licence_beside(path))
 
     def start(network: nn.Module) -> None:

@@ -19,10 +19,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfw.dataset.labels import LabelSet
-from segfw.grid.boxes import Block
+from segfw.grid.boxes import Block, block_of
 from segfw.grid.preprocess import PreprocessRecord
 from segfw.grid.slabs import Slab
 from segfw.grid.winners import last_above_zero
+from segfw.measurements.measure_masks import joined_box
 
 BLOCK_VALUES = 1 << 22  # logits that are looked at together
 CACHE_VALUES = 1 << 18  # of these on a processor, whose cache has room for so many and what is made of them
@@ -58,16 +59,8 @@ def boxes_of(codes_zyx: np.ndarray, wanted: Mapping[str, tuple[int, ...]]) -> di
     for name, codes in wanted.items():
         places = [code if has_zero else code - 1 for code in codes]
         own = [boxes[place] for place in places if place < len(boxes)]
-        found[name] = block_around([box for box in own if box is not None])
+        found[name] = joined_box([box for box in own if box is not None])
     return found
-
-
-def block_around(boxes: Sequence[Block]) -> Block | None:
-    """The smallest block that holds all of some."""
-    if not boxes:
-        return None
-    z, y, x = (slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*boxes))
-    return z, y, x
 
 
 def output_of(labels: LabelSet) -> dict[str, int]:
@@ -390,18 +383,17 @@ def _entropies_of(
     return of_code, rim, rim_entropy, core, core_entropy
 
 
-def _box_with_rim(is_found_zyx: np.ndarray) -> tuple[slice, slice, slice] | None:
+def _box_with_rim(is_found_zyx: np.ndarray) -> Block | None:
     """The box around what is found, one voxel larger within slices; None where nothing is."""
-    ends = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(is_found_zyx.any(others))
-        if not len(places):
-            return None
-        rim = 0 if axis == 0 else 1
-        ends.append(slice(max(0, int(places[0]) - rim), int(places[-1]) + 1 + rim))
-    z, y, x = ends
-    return z, y, x
+    box = block_of(is_found_zyx)
+    if box is None:
+        return None
+    z, y, x = box
+    return z, _larger(y), _larger(x)
+
+
+def _larger(part: slice) -> slice:
+    return slice(max(0, part.start - 1), part.stop + 1)
 
 
 def is_any_of(codes_zyx: np.ndarray, wanted: Sequence[int]) -> np.ndarray:

@@ -19,9 +19,9 @@ from segfw.base.records import Record
 from segfw.dataset.labels import LabelSet
 from segfw.grid.boxes import Block
 from segfw.images.geometry import Spacing
+from segfw.measurements.measure_masks import joined_box
 from segfw.quality.member_maps import (
     MemberMaps,
-    block_around,
     boxes_of,
     codes_of,
     is_any_of,
@@ -348,7 +348,7 @@ def _centre_mm(
     is_foreground_zyx: np.ndarray, boxes: Mapping[str, Block | None], spacing_mm: Spacing
 ) -> tuple[float, float, float] | None:
     """Mean place of all foreground, which lies in the boxes of structures."""
-    box = block_around([box for box in boxes.values() if box is not None])
+    box = joined_box([box for box in boxes.values() if box is not None])
     if box is None:
         return None
     z, y, x = box

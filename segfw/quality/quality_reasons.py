@@ -8,6 +8,7 @@ import numpy as np
 
 from segfw.base.records import Record
 from segfw.base.words import count
+from segfw.evaluation.metrics import mean
 from segfw.quality.quality_features import Features, StructurePriors
 
 MOST_REASONS = 4
@@ -80,7 +81,7 @@ def reasons_for(
     for name, (is_high, words) in WORDS.items():
         if name not in usual:
             continue
-        value = _mean([getattr(features, name) for features in members])
+        value = mean([getattr(features, name) for features in members])
         if value is None:
             continue
         excess = _excess(value, usual[name], is_high=is_high)
@@ -99,23 +100,23 @@ def reasons_for(
 
 def _of_shape(members: Sequence[Features], prior: StructurePriors | None) -> list[tuple[float, str]]:
     found: list[tuple[float, str]] = []
-    volume = _mean([features.volume_mm3 for features in members])
+    volume = mean([features.volume_mm3 for features in members])
     if prior is not None and prior.log_mm3 is not None and volume:
         away = (float(np.log(volume)) - prior.log_mm3.mean) / prior.log_mm3.sd
         if abs(away) > FAR_Z:
             side = "above" if away > 0 else "below"
             found.append((abs(away) / FAR_Z, f"its volume is {abs(away):.1f} SD {side} the training masks'"))
-    place = _mean([features.place_z for features in members])
+    place = mean([features.place_z for features in members])
     if place is not None and place > FAR_Z and volume:
         found.append((place / FAR_Z, f"it lies {place:.1f} SD from where the training masks have it"))
-    pieces = round(_mean([float(features.components) for features in members]) or 0)
-    largest = _mean([features.largest_share for features in members])
+    pieces = round(mean([float(features.components) for features in members]) or 0)
+    largest = mean([features.largest_share for features in members])
     if largest is not None and largest < 0.9 and pieces > 1:
         found.append((1.0, f"it is in {pieces} pieces, of which the largest has {largest:.2f} of it"))
-    gaps = round(_mean([float(features.gaps) for features in members]) or 0)
+    gaps = round(mean([float(features.gaps) for features in members]) or 0)
     if gaps:
         found.append((1.5, f"{count(gaps, 'slice')} inside of it {'lacks' if gaps == 1 else 'lack'} it"))
-    border = _mean([features.at_border for features in members])
+    border = mean([features.at_border for features in members])
     if border is not None and border > CUT_SHARE:
         found.append((0.5, f"{100 * border:.0f} % of it lies on the border of the image, so that it may be cut off"))
     return found
@@ -125,8 +126,3 @@ def _excess(value: float, usual: UsualRange, *, is_high: bool) -> float:
     """How far beyond the usual range, in widths of it."""
     width = max(usual.high - usual.low, 1e-3)
     return (value - usual.high) / width if is_high else (usual.low - value) / width
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segfw.base.files import write_text
 from segfw.base.output_paths import is_json_with, is_table_of, require_replaceable
-from segfw.base.printing import csv_text
+from segfw.base.printing import csv_text, number_cell
 from segfw.radiomics.all_features import feature_names
 from segfw.radiomics.features_folder import ENDING
 from segfw.radiomics.features_records import CaseFeatures
@@ -56,7 +56,7 @@ def write_feature_tables(
     if stability is None:
         _remove(stability_file(output), STABILITY_COLUMNS[:2])
         return
-    lines = [[_cell(getattr(each, name)) for name in STABILITY_COLUMNS] for each in stability]
+    lines = [[number_cell(getattr(each, name), DIGITS) for name in STABILITY_COLUMNS] for each in stability]
     write_text(stability_file(output), csv_text(STABILITY_COLUMNS, lines))
 
 
@@ -82,7 +82,7 @@ def features_csv(cases: Mapping[str, CaseFeatures], structures: Sequence[str], s
             for structure in structures:
                 lines.append([case, structure, "failed", features.problem, digest, *[""] * len(names)])
         for each in features.structures:
-            values = [_cell(value) for value in each.values] or [""] * len(names)
+            values = [number_cell(value, DIGITS) for value in each.values] or [""] * len(names)
             lines.append([case, each.structure, each.status, each.reason, digest, *values])
     return csv_text([*FACTS, *names], lines)
 
@@ -91,11 +91,3 @@ def digest_of(settings: RadiomicsSettings) -> str:
     """The same for the same settings, whichever cohort they were decided on."""
     text = settings.model_dump_json(exclude={"cases"})
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LETTERS]
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return int(value)
-    return f"{value:.{DIGITS}g}" if isinstance(value, float) else value

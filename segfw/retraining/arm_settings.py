@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
+from segfw.base.files import file_sha256
 from segfw.base.options import Precision
 from segfw.base.records import UserError
 from segfw.base.words import first_line
@@ -34,11 +34,6 @@ def precision_found(work: Path, configuration: str, fold: str) -> Precision | No
     """What 'auto' was found to be when a fold was begun; None where that was not measured, or nothing is begun."""
     file = fold_folder(work, configuration, fold) / SETTINGS_FILE
     return FittedSettings.load(file).training_precision if file.is_file() else None
-
-
-def weights_sha256(path: Path) -> str:
-    """Of the file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def base_settings(work: Path, configuration: str, fold: str) -> FittedSettings:
@@ -78,7 +73,7 @@ def fold_start(
     epochs, steps_per_epoch = _length(configuration, settings, original_steps, options, scratch=scratch, device=device)
     return FoldStart(
         fold=fold,
-        weights_sha256=weights_sha256(weights_file(work, configuration.name, fold)),
+        weights_sha256=file_sha256(weights_file(work, configuration.name, fold)),
         original_steps=original_steps,
         original_rate=original_rate,
         epochs=epochs,

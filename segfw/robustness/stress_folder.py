@@ -12,9 +12,8 @@ from typing import ClassVar, Self
 
 from segfw.base.case_files import CaseFiles, CaseWithFiles, FolderSettings, Sources
 from segfw.base.file_names import HIDDEN
-from segfw.base.printing import printable
+from segfw.dataset.annotated_structures import sources_with
 from segfw.dataset.labels import LabelMap
-from segfw.images.formats import size_and_change
 from segfw.inference.mask_settings import PredictionSettings
 from segfw.robustness.stress_records import CaseStress
 
@@ -41,11 +40,8 @@ class StressCase:
 
     @property
     def sources(self) -> Sources:
-        """What tells whether one of its files has changed; not their folders, which may be moved."""
-        files = [(printable(path.name), *size_and_change(path)) for path in self.files]
-        if self.annotated is not None:
-            files.append((f"annotated: {', '.join(map(printable, self.annotated))}", 0, 0))
-        return tuple(files)
+        """What tells whether it has changed since."""
+        return sources_with(self.annotated, self.files)
 
 
 class StressSettings(FolderSettings):

@@ -39,7 +39,7 @@ class ChangePicture:
 
 def write_stress_page(path: Path, report: StressReport, work: StressJob, cases: Sequence[StressCase]) -> None:
     """Writes the page, atomically; the cases that are shown are predicted once more."""
-    classes = structure_classes(work, report.structures)
+    classes = {name: work.labels.drawn_classes[name] for name in report.structures}
     pictures = _pictures(report, work, cases)
     exact = [change for change in report.changes if change.perturbation.kind == "exact"]
     near = [change for change in report.changes if change.perturbation.kind == "near"]
@@ -60,14 +60,6 @@ def write_stress_page(path: Path, report: StressReport, work: StressJob, cases: 
         pictures=pictures,
         loss=LOSS,
     )
-
-
-def structure_classes(work: StressJob, shown: Sequence[str]) -> dict[str, int]:
-    """The class in whose colour each structure is drawn: of a region the one that it is painted as."""
-    labels = work.labels
-    painted = labels.painted_classes or tuple(labels.foreground.values())
-    by_name = dict(zip(labels.structures, painted))
-    return {name: by_name[name] for name in shown}
 
 
 def exact_table(changes: Sequence[ChangeSummary]) -> Table:

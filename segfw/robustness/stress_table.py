@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segfw.base.printing import csv_text
+from segfw.base.printing import csv_text, number_cell
 from segfw.robustness.stress_records import CaseStress, StructureEffect
 
 FIRST_COLUMNS = ("case", "change", "kind", "level", "unit")
@@ -22,7 +22,7 @@ def stress_csv(found: Sequence[CaseStress], structures: Sequence[str]) -> str:
     for case in found:
         for effect in case.effects:
             change = effect.perturbation
-            first = [case.id, change.name, change.kind, _cell(change.level), change.unit]
+            first = [case.id, change.name, change.kind, number_cell(change.level, DIGITS), change.unit]
             last = [effect.changed_voxels, effect.detail, effect.problem]
             told = [each for each in effect.structures if each.structure in structures]
             rows += [[*first, each.structure, *_cells(each), *last] for each in told]
@@ -32,15 +32,7 @@ def stress_csv(found: Sequence[CaseStress], structures: Sequence[str]) -> str:
 
 
 def _cells(effect: StructureEffect) -> list[object]:
-    return [_cell(getattr(effect, column)) for column in COLUMNS]
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return int(value)
-    return f"{value:.{DIGITS}g}" if isinstance(value, float) else value
+    return [number_cell(getattr(effect, column), DIGITS) for column in COLUMNS]
 
 
 def outputs_of(output: Path) -> tuple[Path, Path, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal
 
 from torch import nn
 
+from segfw.base.files import file_sha256
 from segfw.base.records import UserError
 from segfw.model.pretraining_record import read_pretraining
 from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder
@@ -112,8 +112,7 @@ def start_facts(file: Path, kind: Literal["trained", "pretrained"]) -> StartFact
     """What a run that begins with a file of weights writes down; None for one inside a model file."""
     if not file.is_file():
         return None
-    with open(file, "rb") as opened:
-        return StartFacts(name=file.name, sha256=hashlib.file_digest(opened, "sha256").hexdigest(), kind=kind)
+    return StartFacts(name=file.name, sha256=file_sha256(file), kind=kind)
 
 
 def start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module], None]:

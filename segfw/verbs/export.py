@@ -53,8 +53,7 @@ def export_model(
     UserError
         If there is nothing to pack, a file in the way, or a case or folder named in what would be packed.
     """
-    import hashlib
-
+    from segfw.base.files import file_sha256
     from segfw.base.output_paths import require_outside, require_replaceable
     from segfw.base.records import UserError
     from segfw.dataset.cases import MANIFEST_FILE
@@ -78,7 +77,7 @@ def export_model(
             source,
             output,
             options,
-            data_digest=hashlib.sha256(fingerprint.read_bytes()).hexdigest() if fingerprint.is_file() else None,
+            data_digest=file_sha256(fingerprint) if fingerprint.is_file() else None,
             private_names=PrivateNames.of(model, model / MANIFEST_FILE),
             build=build or build_network,
         )

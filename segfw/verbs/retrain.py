@@ -159,16 +159,17 @@ def _train_fold(
     precision: Precision | None,
 ) -> None:
     """One fold of one arm, from where it is; UserError if the model was trained anew meanwhile."""
+    from segfw.base.files import file_sha256
     from segfw.base.records import UserError
     from segfw.model.source import fold_folder
-    from segfw.retraining.arm_settings import arm_settings, base_settings, weights_file, weights_sha256
+    from segfw.retraining.arm_settings import arm_settings, base_settings, weights_file
     from segfw.training.checkpoint import CHECKPOINT_FILE
     from segfw.training.settings import TrainOptions
     from segfw.verbs.train import train
 
     name = base.configuration.name
     weights = weights_file(base.work, name, start.fold)
-    if weights_sha256(weights) != start.weights_sha256:
+    if file_sha256(weights) != start.weights_sha256:
         raise UserError(
             f"{weights}: is not what {arm} was begun with; the model was trained again, so give another folder"
         )

@@ -10,7 +10,7 @@ import pytest
 
 from builders.waiting import wait_until
 from segfw.base.errors import UserError
-from segfw.base.files import new_folder, partial_path, remove_partials, whole_file, write_text
+from segfw.base.files import file_sha256, new_folder, partial_path, remove_partials, whole_file, write_text
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
@@ -64,6 +64,12 @@ def test_what_a_dead_process_left_is_removed_and_what_others_write_is_not(tmp_pa
     assert not of_another_file.exists()
     assert {entry.name for entry in tmp_path.iterdir()} == {"file-1.txt", alive.name, elsewhere.name}
     nobody_asked.wait(60)
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")  # the first example of FIPS 180-2
+    assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_the_file_appears_only_when_it_is_whole_and_keeps_its_ending(tmp_path):

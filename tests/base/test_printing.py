@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from segfw.base.files import write_text
-from segfw.base.printing import csv_text, printable, printable_output, safe_cell
+from segfw.base.printing import csv_text, number_cell, printable, printable_output, safe_cell
 from segfw.base.records import Record
 
 
@@ -85,6 +85,11 @@ def test_names_that_are_not_utf_8_can_be_kept_in_files(tmp_path):
     write_text(tmp_path / "a.html", "<p>Kn\udcf6chel")
     assert (tmp_path / "a.html").read_text() == "<p>Kn\\udcf6chel"
     assert printable("plain") == "plain"
+
+
+def test_cells_of_numbers_are_empty_or_have_so_many_digits():
+    values = (None, True, False, 0.0, 2 / 3, 123456.7, 12, "a word")
+    assert [number_cell(value, 3) for value in values] == ["", 1, 0, "0", "0.667", "1.23e+05", 12, "a word"]
 
 
 def test_a_reader_that_has_gone_does_not_end_the_work(tmp_path):

@@ -329,3 +329,10 @@ def test_scribbles_of_hearts_are_planned_and_preprocessed(real_data, tmp_path):
         flat = arrays.classes[:].ravel()
         assert (flat == 4).mean() > 0.8
         assert set(np.unique(flat[arrays.annotated])) == {0, 1, 2, 3}
+
+
+def test_structures_are_drawn_in_their_own_colour_and_regions_in_that_of_their_label():
+    labels = LabelSet(names=("background", "bright", "dark"), values=(0, 3, 7))
+    assert labels.drawn_classes == {"bright": 1, "dark": 2}
+    nested = LabelSet(names=("background", "edge", "core"), values=(0, 3, 7), regions=REGIONS)
+    assert nested.drawn_classes == {"whole": 1, "dark": 2}
