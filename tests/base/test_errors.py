@@ -100,8 +100,8 @@ def test_every_file_gets_the_mode_of_the_umask(tmp_path, umask, expected):
         write_text(tmp_path / "a.txt", "a")
     finally:
         os.umask(before)
-    for path in tmp_path.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == expected, path
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"w.safetensors": expected, "a.txt": expected}
 
 
 def test_weights_that_another_user_may_not_read_are_not_called_torn(tmp_path, monkeypatch):

@@ -224,7 +224,9 @@ def test_every_real_orientation_gives_the_same_network_image_and_returns_to_its_
 
     rules = rules_for((0, 1, 2), (9.0, 9.0, 9.0))
     first = None
-    for path in sorted((real_data / "awkward" / "48_orientations").glob("*.nii.gz"))[::5]:
+    paths = sorted((real_data / "awkward" / "48_orientations").glob("*.nii.gz"))[::5]
+    assert len(paths) == 10
+    for path in paths:
         volume = read_volume(path)
         image, record = preprocess_image(volume, rules)
         first = image if first is None else first

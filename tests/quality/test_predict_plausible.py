@@ -101,6 +101,7 @@ def test_two_folds_have_no_masks_of_their_own(calibrated, images, tmp_path):
 
 def test_masks_themselves_are_those_without(calibrated, images, made, tmp_path):
     predict(calibrated, images, tmp_path, device="cpu")
+    assert set(mask_bytes(tmp_path)) == {"a.nii.gz", "b.nii.gz"}
     for name in mask_bytes(tmp_path):
         np.testing.assert_array_equal(read_mask(tmp_path / name).array, read_mask(made / name).array)
 

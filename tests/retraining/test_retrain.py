@@ -90,7 +90,9 @@ def test_no_fold_begins_with_weights_that_saw_its_judges(home, done):
     """By the records of the trainings themselves: which cases they were told to train on."""
     new, _ = done
     before = Splits.load(home / "work" / SPLITS_FILE)
-    for number, after in enumerate(Splits.load(new / SPLITS_FILE).folds):
+    folds = Splits.load(new / SPLITS_FILE).folds
+    assert len(folds) == len(before.folds) == 3
+    for number, after in enumerate(folds):
         patients = {case[:9] for case in after.validation}
         assert not patients & {case[:9] for case in before.folds[number].train}
         assert not patients & {case[:9] for case in after.train}
@@ -99,6 +101,7 @@ def test_no_fold_begins_with_weights_that_saw_its_judges(home, done):
 def test_both_arms_begin_with_the_folds_own_weights_and_take_the_same_steps(home, done):
     new, _ = done
     retraining = read_retraining(new)
+    assert len(retraining.folds) == 3
     for number, start in enumerate(retraining.folds):
         base = FittedSettings.load(fold(home / "work", number) / "settings.json")
         assert start.original_steps == STEPS
