@@ -44,6 +44,7 @@ def _composed(name: str) -> str:
 
 
 def missing_file(case_id: str, file: Path) -> Finding:
+    """An error: dataset.json lists a file that is not there."""
     return Finding(
         kind="missing-file",
         severity="error",
@@ -63,6 +64,7 @@ def unlisted_images(listed: set[Path]) -> list[Path]:
 
 
 def not_listed(file: Path) -> Finding:
+    """A warning: an image lies beside listed ones, and no case is made of it."""
     return Finding(
         kind="not-listed",
         severity="warning",

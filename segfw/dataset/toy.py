@@ -271,6 +271,7 @@ def make_case(rng: Rng) -> tuple[Array, Array, Array]:
 
 
 def save(array: Array, affine: Array, path: Path) -> None:
+    """Writes NIfTI: the array (X, Y, Z), and a 4x4 affine from its indices to RAS millimetres."""
     image = nib.Nifti1Image(array, affine)
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")

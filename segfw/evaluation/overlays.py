@@ -378,7 +378,7 @@ def _letter(ax: Axes, letters: str) -> None:
 
 
 def length_text(length: float, units: Units) -> str:
-    """Such as '2 cm', '5 mm' or '100 px'."""
+    """A length in the unit of ``units``, such as '2 cm', '5 mm' or '100 px'."""
     if units.length == "mm" and length >= 10:
         return f"{length / 10:g} cm"
     return f"{length:g} {units.length}"

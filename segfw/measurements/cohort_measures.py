@@ -20,7 +20,10 @@ QUARTILES = (25, 75)
 
 
 class OutlyingSize(Record):
-    """A structure that is far larger or smaller than in the other cases, and the range of those."""
+    """A structure that is far larger or smaller than in the other cases, and the range of those.
+
+    Sizes are in the unit of the cohort: ml, or mm2 or pixels of planes.
+    """
 
     case: str
     structure: str

@@ -29,9 +29,9 @@ LOG = "log"
 class ChannelProcessing(Record):
     """How the values of a channel become grey levels: bins of one width, or so many levels from least to most.
 
-    ``range`` is what counts as the structure, in the image's values; voxels out of it are left out of all but
-    morphology. Bins begin at its lower end, or at ``LOWEST_HU``. ``whole_numbers``: values are rounded after
-    resampling, as Hounsfield units are stored.
+    ``bin_width`` and ``range`` are in the image's values, which are Hounsfield units of CT. ``range`` is what counts as
+    the structure; voxels out of it are left out of all but morphology. Bins begin at its lower end, or at
+    ``LOWEST_HU``. ``whole_numbers``: values are rounded after resampling, as Hounsfield units are stored.
     """
 
     modality: Modality
