@@ -13,7 +13,9 @@ from segfw.evaluation.evaluation_options import EvaluateOptions
 
 if TYPE_CHECKING:
     from segfw.dataset.labels import LabelSet
+    from segfw.evaluation.groupings import Grouping
     from segfw.evaluation.metrics import Scores
+    from segfw.evaluation.pairs import Pairs
 
 
 @takes_options(options=EvaluateOptions)
@@ -61,21 +63,14 @@ def evaluate(
     CasesFailed
         At the end, if a case cannot be read or lies on another grid; the scores of the others are written.
     """
-    from segfw.base.output_paths import require_outside
-    from segfw.base.records import UserError
-    from segfw.dataset.label_names import read_label_table
     from segfw.evaluation.evaluate_pairs import OtherMasks, evaluate_pairs
-    from segfw.evaluation.groupings import read_grouping
     from segfw.evaluation.labelled_pairs import labelled_pairs
     from segfw.evaluation.mask_facts import images_of, read_mask_facts
-    from segfw.evaluation.pairs import Pairs, first_channel_files, pair_masks
-    from segfw.evaluation.result_files import ResultFiles, check_output, check_report
+    from segfw.evaluation.pairs import first_channel_files, pair_masks
+    from segfw.evaluation.result_files import ResultFiles
     from segfw.evaluation.score import measures_of
 
-    check_output(options.output)
-    check_report(options.report)
-    for output in (options.output, options.report):
-        require_outside(output, (reference, options.images))
+    _check_options(options, reference, labels)
     measures = measures_of(
         surface=options.surface,
         tolerance_mm=options.tolerance_mm,
@@ -83,10 +78,6 @@ def evaluate(
         strata_ml=options.lesion_strata_ml,
         lesion_iou=options.lesion_iou,
     )
-    if options.label_names is not None:
-        if labels is not None:
-            raise UserError(f"--label-names {options.label_names}: names the labels, and so does labels; give one")
-        read_label_table(options.label_names)  # a wrong table is told before the masks are looked for
     predictions = Path(predictions)
     reference = Path(reference)
     pairs, notes = pair_masks(predictions, reference, partial=options.compare is not None)
@@ -95,12 +86,9 @@ def evaluate(
     images = options.images or images_of(predictions, made_with)
     if images:
         facts["Images"] = str(images)
-    grouping = None
-    if options.by is not None:
-        grouping = read_grouping(options.by, options.groups, pairs, reference)
+    grouping = _grouping(options, pairs, reference)
+    if grouping is not None and options.by is not None:
         facts["Grouped by"] = f"{', '.join(options.by)} ({grouping.note})"
-    elif options.groups is not None:
-        raise UserError("--groups tells which cases are of one patient for --by; give --by, too, or leave it out")
 
     # Second predictions to compare with
     other = None
@@ -129,6 +117,35 @@ def evaluate(
         other=other,
         grouping=grouping,
     )
+
+
+def _check_options(options: EvaluateOptions, reference: Path, labels: LabelSet | None) -> None:
+    """UserError for what is wrong with paths and tables, before masks are looked for."""
+    from segfw.base.output_paths import require_outside
+    from segfw.base.records import UserError
+    from segfw.dataset.label_names import read_label_table
+    from segfw.evaluation.result_files import check_output, check_report
+
+    check_output(options.output)
+    check_report(options.report)
+    for output in (options.output, options.report):
+        require_outside(output, (reference, options.images))
+    if options.label_names is not None:
+        if labels is not None:
+            raise UserError(f"--label-names {options.label_names}: names the labels, and so does labels; give one")
+        read_label_table(options.label_names)
+
+
+def _grouping(options: EvaluateOptions, pairs: Pairs, reference: Path) -> Grouping | None:
+    """How cases are grouped, by ``by`` and with the patients of ``groups``; None where they are not."""
+    from segfw.base.records import UserError
+    from segfw.evaluation.groupings import read_grouping
+
+    if options.by is not None:
+        return read_grouping(options.by, options.groups, pairs, reference)
+    if options.groups is not None:
+        raise UserError("--groups tells which cases are of one patient for --by; give --by, too, or leave it out")
+    return None
 
 
 def _say_result(typed: argparse.Namespace, scores: Scores) -> None:

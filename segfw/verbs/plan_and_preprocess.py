@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from segfw.dataset.cases import DatasetManifest, FoundDataset
+    from segfw.grid.store import DecodedCases
     from segfw.planning.fingerprint import Fingerprint
     from segfw.planning.plan import Plan
     from segfw.planning.splits import Splits
@@ -71,13 +72,24 @@ def plan_and_preprocess(
     from segfw.base.device import pick_device
     from segfw.base.file_names import PLAN_LOCK_FILE
     from segfw.base.locks import in_turn
+    from segfw.base.resources import free_memory_bytes
+    from segfw.grid.store import DecodedCases
+    from segfw.planning.kept_scan import kept_or_new_scan
 
     raw = Path(raw)
     work = Path(work)
     device = pick_device(options.device)
     found = _found_and_checked(raw, work, request, options)
     with in_turn(work / PLAN_LOCK_FILE, f"{work}: is being planned or preprocessed"):
-        return _plan_and_preprocess(found, raw, work, request, options, device, when_planned)
+        keeps_cases = not options.plan_only and request.cluster is None
+        decoded = DecodedCases(KEPT_SHARE * free_memory_bytes() if keeps_cases else 0)
+        manifest, fingerprint = kept_or_new_scan(found, work, request.workers, options.overwrite, decoded)
+        plan = _decided(found, manifest, fingerprint, work, request, options, device)
+        if when_planned is not None:
+            when_planned(plan)
+        if not options.plan_only:
+            _preprocess(plan, manifest, fingerprint, raw, work, request, decoded)
+        return plan
 
 
 def _found_and_checked(
@@ -119,35 +131,24 @@ def _found_and_checked(
     return found
 
 
-def _plan_and_preprocess(
+def _decided(
     found: FoundDataset,
-    raw: Path,
+    manifest: DatasetManifest,
+    fingerprint: Fingerprint,
     work: Path,
     request: PlanRequest,
     options: PrepareOptions,
     device: torch.device,
-    when_planned: Callable[[Plan], None] | None,
 ) -> Plan:
-    """All that is written into the work folder, by one process at a time."""
-    from segfw.base.cluster import cluster_pool
-    from segfw.base.parallel import FAILURES_FILE, CasesFailed
-    from segfw.base.resources import free_memory_bytes
+    """Decides the plan and the folds, writes them into the work folder and says what was decided."""
     from segfw.base.shell_line import shell_line
     from segfw.base.words import count
-    from segfw.dataset.cases import with_absolute_paths
-    from segfw.grid.store import DecodedCases, preprocess_dataset
     from segfw.planning.folds_asked_for import import_or_draw_splits
-    from segfw.planning.kept_scan import kept_or_new_scan
     from segfw.planning.plan import PLAN_FILE
     from segfw.planning.planner import require_possible
-    from segfw.planning.preprocessed_bytes import float32_bytes
     from segfw.planning.splits import SPLITS_FILE
     from segfw.planning.work_folder import keep_decision
 
-    # Plan and folds
-    keeps_cases = not options.plan_only and request.cluster is None
-    decoded = DecodedCases(KEPT_SHARE * free_memory_bytes() if keeps_cases else 0)
-    manifest, fingerprint = kept_or_new_scan(found, work, request.workers, options.overwrite, decoded)
     plan = _plan(work, manifest, fingerprint, request, options, device)
     keep_decision(work, PLAN_FILE, plan, options.overwrite)
     require_possible(request.configurations or (), plan, is_given=request.plans is not None)
@@ -158,12 +159,25 @@ def _plan_and_preprocess(
     print("\n  ".join([folds.source, *notes]))
     explained = f"{shell_line('segfw', 'info', work)} explains it"
     print(f"planned {', '.join(plan.configurations)} for {count(len(manifest.cases), 'case')}; {explained}")
-    if when_planned is not None:
-        when_planned(plan)
-    if options.plan_only:
-        return plan
+    return plan
 
-    # Preprocessed cases, once for configurations that share them
+
+def _preprocess(
+    plan: Plan,
+    manifest: DatasetManifest,
+    fingerprint: Fingerprint,
+    raw: Path,
+    work: Path,
+    request: PlanRequest,
+    decoded: DecodedCases,
+) -> None:
+    """Preprocesses the cases, once for configurations that share them; ``decoded`` are still in memory."""
+    from segfw.base.cluster import cluster_pool
+    from segfw.base.parallel import FAILURES_FILE, CasesFailed
+    from segfw.dataset.cases import with_absolute_paths
+    from segfw.grid.store import preprocess_dataset
+    from segfw.planning.preprocessed_bytes import float32_bytes
+
     names = _prepared(plan, request)
     if plan.chosen and not request.configurations:
         print(plan.reasons[-1])
@@ -191,7 +205,6 @@ def _plan_and_preprocess(
         raise CasesFailed("in preprocessing", failures, work)
     (work / FAILURES_FILE).unlink(missing_ok=True)
     print(f"preprocessed {', '.join(recipes)} into {folder}")
-    return plan
 
 
 def _prepared(plan: Plan, request: PlanRequest) -> tuple[str, ...]:
