@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from segfw.networks import BuildNetwork
     from segfw.planning.plan import Plan
     from segfw.planning.splits import Splits
-    from segfw.quality.calibration_folder import CaseToCalibrate
+    from segfw.quality.calibration_folder import CalibratedCase, CaseToCalibrate
+    from segfw.quality.model_identity import ModelIdentity
+    from segfw.quality.quality_fitting import FittedQuality
     from segfw.quality.quality_model import QualityModel
 
 PAGE_FILE = "quality.html"
@@ -216,23 +218,18 @@ def _cohort_of_unseen(work: Path, plan: Plan, configuration: str, options: Calib
 
 def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: BuildNetwork | None) -> QualityModel:
     """All that is written, by one process at a time."""
-    from dataclasses import replace
-    from datetime import UTC, datetime
-
     from segfw.base.parallel import CasesFailed
     from segfw.inference.prediction_job import without_weights
     from segfw.inference.predictor import Predictor
     from segfw.model.load import load_model
     from segfw.model.source import QUALITY_FILE
     from segfw.networks import build_network
-    from segfw.quality.calibrated_quality import quality_of_cases
     from segfw.quality.calibration_folder import calibrate_cases
-    from segfw.quality.calibration_options import fail_limits
     from segfw.quality.calibration_page import write_calibration_page
     from segfw.quality.folds_together import fold_notes, trained_steps
     from segfw.quality.model_identity import ModelIdentity
     from segfw.quality.nearest_cases import CALIBRATION_FOLDER
-    from segfw.quality.quality_fitting import QualityRequest, require_cases
+    from segfw.quality.quality_fitting import require_cases
     from segfw.quality.quality_worth import WORTH_FILE, quality_worth
 
     require_cases(len(cohort.folds_of), len({cohort.patient_of[case] for case in cohort.folds_of}))
@@ -267,22 +264,7 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
         raise CasesFailed("in calibration, so that nothing is learned", failures, work / CALIBRATION_FOLDER)
 
     # What is learned
-    request = QualityRequest(
-        alpha=options.alpha,
-        fail_below=fail_limits(options.fail_below, tuple(cohort.plan.labels.structures)),
-        use_target=options.wrong_share,
-    )
-    fitted = quality_of_cases(
-        found,
-        cohort.patient_of,
-        cohort.plan.labels,
-        identity,
-        request,
-        made=datetime.now(UTC).date().isoformat(),
-        notes=notes,
-    )
-    used = {"step": options.step, "mirroring": options.mirroring}
-    fitted = replace(fitted, model=fitted.model.model_copy(update=used))
+    fitted = _learned(found, identity, cohort, options, notes)
     worth = quality_worth(fitted)
     worth.save(folder / WORTH_FILE)
     fitted.model.save(work / QUALITY_FILE)
@@ -291,13 +273,46 @@ def _calibrate(work: Path, cohort: _Cohort, options: CalibrateOptions, build: Bu
     return fitted.model
 
 
-def _items(model: Model, identity: object, cohort: _Cohort, options: CalibrateOptions) -> list[CaseToCalibrate]:
+def _learned(
+    found: Sequence[CalibratedCase],
+    identity: ModelIdentity,
+    cohort: _Cohort,
+    options: CalibrateOptions,
+    notes: Sequence[str],
+) -> FittedQuality:
+    """The quality model of the masks that were predicted and compared; ``notes`` are what a reader should know."""
+    from dataclasses import replace
+    from datetime import UTC, datetime
+
+    from segfw.quality.calibrated_quality import quality_of_cases
+    from segfw.quality.calibration_options import fail_limits
+    from segfw.quality.quality_fitting import QualityRequest
+
+    labels = cohort.plan.labels
+    request = QualityRequest(
+        alpha=options.alpha,
+        fail_below=fail_limits(options.fail_below, tuple(labels.structures)),
+        use_target=options.wrong_share,
+    )
+    fitted = quality_of_cases(
+        found,
+        cohort.patient_of,
+        labels,
+        identity,
+        request,
+        made=datetime.now(UTC).date().isoformat(),
+        notes=notes,
+    )
+    used = {"step": options.step, "mirroring": options.mirroring}
+    return replace(fitted, model=fitted.model.model_copy(update=used))
+
+
+def _items(model: Model, identity: ModelIdentity, cohort: _Cohort, options: CalibrateOptions) -> list[CaseToCalibrate]:
+    """Every case with the folds that predict it, and all that its figures depend on besides its files."""
     from segfw.inference.mask_settings import plan_digest, weights_digest
     from segfw.quality.calibration_folder import CaseToCalibrate
     from segfw.quality.folds_together import is_cut_alike
-    from segfw.quality.model_identity import ModelIdentity
 
-    assert isinstance(identity, ModelIdentity)
     first_stage = "" if model.previous is None else weights_digest([model.previous])
     how = repr((plan_digest([model]), first_stage, options.step, options.mirroring, options.precision))
     if cohort.plan.labels.ignore is not None:  # earlier versions took what it hides for nothing
