@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import os
-import subprocess
-import sys
-import threading
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from builders.review import AFFINE, ANNA, BEN, LABELS, Clock, drawn, masks_folder, settings_of
-from builders.waiting import run_together
+from builders.review import AFFINE, ANNA, BEN, LABELS, Clock, accepted, drawn, masks_folder, settings_of
 from segfw.base.errors import UserError
 from segfw.dataset.finished_mask import FinishedMask, MaskMaker
 from segfw.dataset.labels import Region
@@ -22,27 +16,17 @@ from segfw.images.formats import write_labels
 from segfw.images.geometry import Geometry
 from segfw.interop.write_seg_nrrd import SegNrrdFormat
 from segfw.reviewing.leases import read_lease
-from segfw.reviewing.new_draft import note_new_drafts, require_same_model
-from segfw.reviewing.people import Person
+from segfw.reviewing.new_draft import note_new_drafts
 from segfw.reviewing.refusals import Conflict, Locked
-from segfw.reviewing.review_check import check_review
 from segfw.reviewing.review_ledger import ledger_file, read_ledger
 from segfw.reviewing.review_policy import ReviewPolicy
 from segfw.reviewing.review_store import ReviewStore
 from segfw.reviewing.version_files import version_file
 
-TESTS = Path(__file__).parents[1]
-
 
 @pytest.fixture
 def store(tmp_path):
     return ReviewStore.open(masks_folder(tmp_path), Clock())
-
-
-def accepted(store, case="a", person=ANNA):
-    store.open_case(case, person)
-    store.decide_all(case, person, dict.fromkeys(store.structures, "accept"))
-    return store.finish(case, person)
 
 
 def test_a_draft_is_accepted_and_signed(store):
@@ -482,164 +466,3 @@ def test_no_mask_is_read_to_tell_where_cases_stand(tmp_path):
     standings = ReviewStore.open(store.folder, store.clock).standings()
     assert len(standings) == 60
     assert [standing.state for standing in standings.values()].count("REVIEWED") == 5
-
-
-# ---- processes that die, and disks that are full ----
-
-
-def run(store, case, step, *options):
-    command = [sys.executable, "-m", "builders.review_steps", str(store.folder), case, "Anna", step, *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
-    return subprocess.Popen(command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def test_a_process_that_is_killed_while_it_saves_loses_nothing_that_it_said_was_saved(tmp_path):
-    store = ReviewStore.open(masks_folder(tmp_path))
-    said = []
-    for _ in range(3):
-        process = run(store, "a", "save")
-        for _ in range(5):
-            said.append(process.stdout.readline().split())
-        process.kill()
-        process.communicate(timeout=60)
-    store.open_case("a", ANNA)  # which is still hers
-    values = drawn()
-    values[0] = 2
-    base = store.standing("a").version
-    store.save("a", ANNA, values, base=base, origin="edited", tool="test")
-    for number, sha256 in said:
-        assert store.sha256("a", int(number)) == sha256
-    check = check_review(store)
-    assert check.ok, check
-    assert len(store.versions("a")) > 15
-
-
-@pytest.mark.parametrize(("room_bytes", "decided"), [(-5000, 0), (2500, 2)])
-def test_a_full_disk_leaves_nothing_half_written_and_what_was_signed_as_it_is(tmp_path, room_bytes, decided):
-    pytest.importorskip("resource")
-    store = ReviewStore.open(masks_folder(tmp_path))
-    made = accepted(store, "b")
-    store.sign("b", BEN, name="B", meaning="review", version_sha256=made.sha256)
-    before = {path: path.read_bytes() for path in (store.folder / "review").rglob("*") if path.is_file()}
-    # Without any room, and with room for the decisions alone, but not for the line that ends the case
-    process = run(store, "a", "accept", f"file_limit={max(100, store.log.path.stat().st_size + room_bytes)}")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 3
-    assert "the disk is full" in said
-    store = ReviewStore.open(store.folder)
-    assert store.standing("b").state == "SIGNED"
-    assert store.changed("b") == ()
-    assert (store.standing("a").state, len(store.standing("a").decisions)) == ("IN_REVIEW", decided)
-    assert check_review(store).ok
-    for path, content in before.items():
-        assert path.read_bytes()[: len(content)] == content  # the log alone has grown, when the case was opened
-    left = {path.name for path in (store.folder / "review" / "labels").rglob("*") if path.is_file()}
-    assert left == {"v0001.nii.gz", "v0001.json"}  # of case b
-    # With room again the same work goes on
-    accepted(store, "a")
-
-
-def test_two_people_who_open_one_case_at_once_are_told_apart(tmp_path):
-    store = ReviewStore.open(masks_folder(tmp_path))
-    barrier = threading.Barrier(8)
-    outcomes = []
-
-    def work(number):
-        mine = ReviewStore.open(store.folder)
-        barrier.wait(60)
-        try:
-            mine.open_case("a", Person(user=f"user_{number}"))
-            outcomes.append("open")
-        except Locked:
-            outcomes.append("locked")
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    run_together(threads)
-    assert sorted(outcomes) == ["locked"] * 7 + ["open"]
-    assert store.log.verify().ok
-
-
-# ---- new drafts ----
-
-
-def test_new_drafts_leave_what_people_finished(tmp_path):
-    store = ReviewStore.open(masks_folder(tmp_path, ("a", "b", "c", "d")), Clock())
-    made = accepted(store, "a")
-    store.sign("a", BEN, name="B", meaning="review", version_sha256=made.sha256)
-    accepted(store, "b")
-    store.open_case("c", ANNA)
-    values = drawn()
-    values[0, 0, 0] = 1
-    store.save("c", ANNA, values, base=0, origin="edited", tool="page")
-    store.release("c", ANNA)
-    store.reject("d", ANNA, "model-failed")
-    assert store.standing("c").version == 1
-
-    note_new_drafts(store.folder, "another model", "segfw predict", "abcd", clock=store.clock)
-    states = {case: (standing.state, standing.version) for case, standing in store.standings().items()}
-    assert states == {"a": ("SIGNED", 1), "b": ("REVIEWED", 1), "c": ("DRAFT", 0), "d": ("DRAFT", 0)}
-    assert [version.number for version in store.versions("c")] == [1]  # it stays, but does not count
-    store.open_case("c", ANNA)
-    assert store.save("c", ANNA, values, base=0, origin="edited", tool="page").number == 2
-
-
-def test_masks_of_another_model_are_not_predicted_into_a_folder_under_review(store):
-    digest = store.model_digest()
-    require_same_model(store.folder, "another", overwrite=False)  # not under review
-    accepted(store)
-    require_same_model(store.folder, digest, overwrite=False)
-    with pytest.raises(UserError, match="is under review"):
-        require_same_model(store.folder, "another", overwrite=False)
-    require_same_model(store.folder, "another", overwrite=True, clock=store.clock)
-    store.open_case("b", BEN)
-    with pytest.raises(UserError, match="being reviewed now .b by Ben."):
-        require_same_model(store.folder, "another", overwrite=True, clock=store.clock)
-
-
-# ---- checks ----
-
-
-def test_the_check_names_the_line_or_the_file_that_was_changed(store):
-    for case in ("a", "b"):
-        made = accepted(store, case)
-        store.sign(case, BEN, name="B", meaning="review", version_sha256=made.sha256)
-    check = check_review(store)
-    assert (check.ok, check.versions, check.log.head_n) == (True, 2, 10)
-    values = drawn()
-    values[0, 0, 0] = 1
-    write_labels(version_file(store.folder, "b", 1), values, store.read("b").geometry)
-    (store.folder / "review" / "labels" / "a" / "v0007.nii.gz").write_bytes(b"")
-    check = check_review(store)
-    assert [problem.file for problem in check.files] == ["review/labels/b/v0001.nii.gz"]
-    assert check.changed == {"b": ("mask",)}
-    assert [note.file for note in check.notes] == ["review/labels/a/v0007.nii.gz"]
-    path = store.log.path
-    path.write_bytes(path.read_bytes().replace(b'"name":"B"', b'"name":"C"'))
-    check = check_review(ReviewStore.open(store.folder))
-    assert (check.ok, check.log.line) == (False, 5)
-
-
-def test_a_review_runs_without_torch(tmp_path):
-    masks = masks_folder(tmp_path)
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from pathlib import Path\n"
-        "from segfw.reviewing.review_store import ReviewStore\n"
-        "from segfw.reviewing.review_check import check_review\n"
-        "from segfw.reviewing.people import Person\n"
-        "import segfw.reviewing.new_draft\n"
-        "store = ReviewStore.open(Path(sys.argv[1]))\n"
-        "person = Person(user='Anna')\n"
-        "store.open_case('a', person)\n"
-        "store.decide_all('a', person, dict.fromkeys(store.structures, 'accept'))\n"
-        "made = store.finish('a', person)\n"
-        "store.sign('a', person, name='A', meaning='review', version_sha256=made.sha256)\n"
-        "assert store.image_files('a')\n"
-        "assert check_review(store).ok\n"
-        "print('done')\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(masks)], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert result.stdout == "done\n", result.stderr
