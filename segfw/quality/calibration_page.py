@@ -170,7 +170,9 @@ def volume_table(model: QualityModel) -> Table:
         name="Intervals of volumes",
         columns=[
             Column(title="Structure", values=names),
-            Column(title="Up to", unit="times larger or smaller", values=[each.factor for each in found], digits=2),
+            Column(
+                title="Up to", unit="times larger or smaller", values=[each.factor for each in found], significant=3
+            ),
             Column(title="Cases", values=[each.cases for each in found], digits=0),
             Column(title="Patients", values=[each.patients for each in found], digits=0),
             Column(title="Missed", values=[each.missed for each in found], digits=0),

@@ -35,6 +35,7 @@ from segfw.quality.member_maps import MemberMaps, codes_of, is_any_of, nothing_c
 from segfw.quality.nearest_cases import nearest_cases, training_fingerprints
 from segfw.quality.quality_features import pairwise_dice
 from segfw.quality.small_changes import CHANGES, SmallChange
+from segfw.quality.volume_intervals import ALPHA, interval_text
 
 TEMPLATE = Path(__file__).with_name("case_page.html.jinja")
 PAGE_SHARE = 0.3  # bytes per byte of the image's file
@@ -251,8 +252,6 @@ def verdict_table(quality: CaseQuality) -> Table:
     """A row for each structure: what is to be thought of it."""
     structures = quality.structures
     sure = f"in {100 * (1 - structures[0].alpha):.0f} % of such cases" if structures else ""
-    lows = [None if each.volume_interval_ml is None else each.volume_interval_ml[0] for each in structures]
-    highs = [None if each.volume_interval_ml is None else each.volume_interval_ml[1] for each in structures]
     return Table(
         name="Verdicts",
         search="Find a structure",
@@ -262,9 +261,13 @@ def verdict_table(quality: CaseQuality) -> Table:
             Column(title="Predicted Dice", values=[each.predicted_dice for each in structures], digits=2),
             Column(title="At least", values=[each.lower_bound for each in structures], digits=2, hint=sure),
             Column(title="Chance of failure", values=[each.p_fail for each in structures], digits=2),
-            Column(title="Volume", unit="ml", values=[each.volume_ml for each in structures], significant=4),
-            Column(title="from", unit="ml", values=lows, significant=4),
-            Column(title="to", unit="ml", values=highs, significant=4),
+            Column(title="Volume", unit="ml", values=[each.volume_ml for each in structures], significant=3),
+            Column(
+                title="True volume",
+                unit="ml",
+                values=[interval_text(each.volume_interval_ml) for each in structures],
+                hint=f"in {100 * (1 - ALPHA):.0f} % of such cases",
+            ),
             Column(title="Why", values=["; ".join(each.reasons) for each in structures]),
         ],
     )

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from math import exp, log
 
 from segfw.base.records import Record
+from segfw.base.tables import shown_number
+from segfw.base.words import figure
 from segfw.quality.patient_quantile import patient_quantile
 
 ALPHA = 0.1  # share of true volumes that may lie outside
+TELLING_RATIO = 10.0  # of the ends of an interval: one that spans more does not tell how large a structure is
 
 
 class VolumeInterval(Record):
@@ -48,6 +51,21 @@ class VolumeInterval(Record):
         if self.invented:
             notes.append(f"it was found in {self.invented} cases that do not have it")
         return "; ".join([found, *notes])
+
+
+def interval_text(interval_ml: tuple[float, float] | None) -> str:
+    """How an interval is told to people: '12.6 to 16.8'; what tells nothing says so; a dash where there is none."""
+    if interval_ml is None:
+        return shown_number(None)
+    low, high = interval_ml
+    if high > TELLING_RATIO * low:
+        ends = f"{figure(_rounded(low, 2))} to {figure(_rounded(high, 2))}"
+        return f"not known within a factor of {TELLING_RATIO:g} ({ends})"
+    return f"{figure(_rounded(low, 3))} to {figure(_rounded(high, 3))}"
+
+
+def _rounded(value: float, significant: int) -> float:
+    return float(f"{value:.{significant}g}")
 
 
 def fit_volume_interval(

@@ -15,9 +15,11 @@ from segfw.dataset.cases import MANIFEST_FILE, Case
 from segfw.model.load import load_model
 from segfw.planning.plan import PLAN_FILE, Plan
 from segfw.quality.case_page import agreement_table, changes_for, dice
+from segfw.quality.case_quality import CaseQuality, quality_file
 from segfw.quality.image_fingerprint import Fingerprint
 from segfw.quality.nearest_cases import SeenCase, nearest_cases, training_fingerprints
 from segfw.quality.small_changes import CHANGES, SHIFT, shifted, shifted_mask, with_gamma, with_noise
+from segfw.quality.volume_intervals import interval_text
 from segfw.verbs.predict import predict
 
 
@@ -52,6 +54,8 @@ def test_the_page_of_a_calibrated_model_tells_all_of_a_case(images, tmp_path, ca
         "3d_fullres",
     ):
         assert text in page
+    for each in CaseQuality.load(quality_file(masks, "a")).structures:
+        assert f">{interval_text(each.volume_interval_ml)}<" in page
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page)  # needs no network
     predict(model, images, masks, device="cpu", report=True)
     assert "0 cases predicted, 2 were there" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from math import log
 import numpy as np
 import pytest
 
-from segfw.quality.volume_intervals import VolumeInterval, fit_volume_interval
+from segfw.quality.volume_intervals import VolumeInterval, fit_volume_interval, interval_text
 
 
 def test_the_factor_is_the_ninth_smallest_ratio_of_nine():
@@ -65,3 +65,18 @@ def test_it_is_kept_and_read_as_it_was(tmp_path):
 def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="1 and 2 volumes of 1 cases"):
         fit_volume_interval([1], [1, 2], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        ((12.6087, 16.8312), "12.6 to 16.8"),
+        ((1.0, 10.0), "1 to 10"),
+        ((1234.5, 4321.0), "1230 to 4320"),
+        ((1.0, 10.1), "not known within a factor of 10 (1 to 10)"),
+        ((0.0005574, 578.8), "not known within a factor of 10 (0.00056 to 580)"),
+        (None, "–"),
+    ],
+)
+def test_an_interval_that_tells_nothing_says_so(interval, text):
+    assert interval_text(interval) == text
