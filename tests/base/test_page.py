@@ -3,11 +3,14 @@
 import json
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 from itertools import combinations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from builders.browser import NoBrowser, started_chromium
 from segfw.base.figures import (
     FRAME,
     PALETTE,
@@ -175,3 +178,25 @@ def test_a_page_asks_nothing_of_the_network(tmp_path):
     assert not [address for address in addresses if not address.startswith(("data:", "#"))]
     for name in ("page.css", "page.js"):
         assert not re.search(r"https?:|@import|url\(|fetch\(", FRAME.with_name(name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("width", [1400, 600, 400])
+def test_a_plot_is_seen_whole_however_narrow_the_window(tmp_path, width):
+    template = tmp_path / "t.html.jinja"
+    template.write_text(
+        '{% extends "page.html.jinja" %}{% import "page_parts.html.jinja" as parts with context %}'
+        '{% block main %}{{ parts.picture(png, "a plot", plot=True) }}{% endblock %}'
+    )
+    drawn = BytesIO()
+    Image.new("L", (1600, 400)).save(drawn, format="PNG")
+    write_page(tmp_path / "p.html", template, title="t", png=drawn.getvalue())
+    try:
+        with started_chromium() as browser:
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto((tmp_path / "p.html").as_uri())
+            box = page.locator("img.plot").bounding_box()
+            page.close()
+    except NoBrowser as lacking:
+        pytest.skip(str(lacking))
+    assert 0 <= box["x"] < box["x"] + box["width"] <= width
+    assert box["width"] == pytest.approx(4 * box["height"], rel=0.01)

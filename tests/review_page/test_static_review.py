@@ -187,3 +187,15 @@ def test_nothing_is_wider_than_the_window(chromium, tmp_path, width):
     page.goto((tmp_path / "review.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+@pytest.mark.parametrize("width", [850, 600, 400])
+def test_reasons_have_the_width_of_a_narrow_window(chromium, tmp_path, width):
+    folder = make_drafts(tmp_path)
+    write_static_review(ReviewStore.open(folder), tmp_path / "review.html", most_cases=9)
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    page.goto((tmp_path / "review.html").as_uri())
+    why = page.locator(".why").first.bounding_box()
+    assert why["width"] > width - 80
+    assert page.locator(".label").first.inner_text() == "Predicted Dice"  # as the head of the table is not there
+    page.close()
