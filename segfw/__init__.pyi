@@ -518,6 +518,7 @@ def join(
     called: tuple[str, ...] | list[str] = (),
     labels: StrPath | None = None,
     workers: int | None = None,
+    dry_run: bool = False,
 ) -> JoinReport: ...
 def retrain(
     work: StrPath,

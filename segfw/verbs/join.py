@@ -33,7 +33,8 @@ def join(raws: Sequence[Path], output: Path, options: JoinOptions = JoinOptions(
     options
         ``called`` are names of the data sets, which stand before their cases' ids; by default those of the folders.
         ``labels`` is a table with the columns source, label and joined, which says what labels are called in the joined
-        data set: it is asked for where names are alike and do not tell whether two labels are one.
+        data set: it is asked for where names are alike and do not tell whether two labels are one. With ``dry_run``
+        everything is read and told, and nothing is written.
 
     Returns
     -------
@@ -69,7 +70,8 @@ def join(raws: Sequence[Path], output: Path, options: JoinOptions = JoinOptions(
         labels=labels,
         findings=join_findings(sources, labels),
     )
-    write_join(output, sources, names, report)
+    if not options.dry_run:
+        write_join(output, sources, names, report)
     return report
 
 
@@ -91,4 +93,5 @@ COMMAND = Command(
     ),
     say_result=_say_result,
     gives_json=True,
+    foretell=join,
 )

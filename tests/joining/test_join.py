@@ -107,6 +107,18 @@ def test_on_the_command_line(sites, tmp_path, capsys):
     assert "--groups" in said[-1]
 
 
+def test_a_dry_run_tells_the_same_and_writes_nothing(sites, tmp_path, capsys):
+    asked = ["join", *map(str, sites), "--output", str(tmp_path / "joined")]
+    assert main([*asked, "--dry-run"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert not (tmp_path / "joined").exists()
+    assert main(asked) == 0
+    written = capsys.readouterr().out.splitlines()
+    table = said[: said.index("5 cases: 3 of siteA, 2 of siteB") + 1]
+    assert len(table) == 8  # a head, three labels in two sources, and the cases
+    assert written[: len(table)] == table
+
+
 def test_another_definition_is_a_warning_with_both_numbers(tmp_path):
     first = write_source(tmp_path / "a", {"liver": 1}, seed=1, ids="A{number}")
     second = write_source(tmp_path / "b", {"liver": 1}, seed=2, edge=7, cases=2, ids="B{number}")
