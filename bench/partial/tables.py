@@ -18,23 +18,35 @@ Cases = Mapping[str, Mapping[str, Figures]]
 
 
 def tables(lines: Sequence[PartialResult]) -> str:
-    """The tables of every data set and length that there are."""
+    """The tables of every data set and length that there are.
+
+    Where one model was trained for twice as long as each of two, it stands beside them: they took as long in all.
+    """
     groups: dict[tuple[str, float], list[PartialResult]] = {}
     for line in lines:
         groups.setdefault((line.data_set, line.minutes), []).append(line)
-    return "\n\n".join(_tables_of(name, minutes, found) for (name, minutes), found in sorted(groups.items()))
+    arms = {key: _by_arm(found) for key, found in sorted(groups.items())}
+    parts = []
+    for (name, minutes), by_arm in arms.items():
+        title = f"{name}, {minutes:g} minutes of one core a training"
+        half_as_long = arms.get((name, minutes / 2), {}).get(TWO_MODELS)
+        if TWO_MODELS not in by_arm and half_as_long:
+            by_arm = {**by_arm, TWO_MODELS: half_as_long}
+            title = f"{name}, {minutes:g} minutes of one core in all, of which each of two models has half"
+        if by_arm:  # not while one of two models is still to come
+            parts.append(_tables_of(name, title, by_arm))
+    return "\n\n".join(parts)
 
 
-def _tables_of(name: str, minutes: float, lines: Sequence[PartialResult]) -> str:
-    by_arm = _by_arm(lines)
+def _tables_of(name: str, title: str, by_arm: Mapping[str, Mapping[int, PartialResult]]) -> str:
     labels = SETS[name].labels
-    kept = len(lines[0].kept)
     shown = [arm for arm in SHOWN if by_arm.get(arm)]
+    kept = len(next(iter(by_arm[shown[0]].values())).kept)
     dice = [["arm", "seeds", "mean Dice", *labels, "less two models", "volume, predicted / drawn"]]
     dice += [_dice_row(arm, by_arm, labels) for arm in shown]
     volumes = [["arm", *(f"{label}, {what}" for label in labels for what in ("drawn there", "not drawn"))]]
     volumes += [_volume_row(name, arm, by_arm[arm], labels) for arm in shown]
-    parts = [f"{name}, {minutes:g} minutes of one core a training, {kept} kept-out patients", markdown(dice)]
+    parts = [f"{title}, {kept} kept-out patients", markdown(dice)]
     parts += ["Volumes in images that were trained on, predicted / drawn by the expert:", markdown(volumes)]
     return "\n\n".join(parts)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from segfw.base.errors import UserError
@@ -71,6 +71,10 @@ class LabelDesk:
         self._notes: dict[str, dict[str, Any]] = {}
         self._reader = LogReader(store.log.path)
         self._own = TemporaryDirectory(prefix="segfw-monailabel-")
+
+    def new_folder(self) -> Path:
+        """An empty folder for one request; what of it is left goes with the desk."""
+        return Path(mkdtemp(dir=self._own.name))
 
     def close(self) -> None:
         """Removes what was made to be sent."""

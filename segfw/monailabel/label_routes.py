@@ -7,7 +7,6 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from starlette.applications import Starlette
@@ -136,7 +135,7 @@ class LabelRoutes:
         case = _asked(request, "image")
         tag = request.query_params.get("tag", FINAL)
         self.desk.require_case(case)
-        folder = _temporary()
+        folder = self.desk.new_folder()
         try:
             async with request.form(max_files=1, max_fields=10, max_part_size=MOST_JSON_BYTES) as form:
                 params = _params(form)
@@ -159,7 +158,7 @@ class LabelRoutes:
         name = request.path_params["model"]
         if self.model is None and self.refiner is None:
             raise Unknown("no model answers here; start the server with --model or --refiner")
-        folder = _temporary()
+        folder = self.desk.new_folder()
         try:
             async with request.form(max_files=2, max_fields=10, max_part_size=MOST_JSON_BYTES) as form:
                 params = _params(form)
@@ -289,10 +288,6 @@ async def _copied(part: UploadFile, path: Path) -> Path:
         while content := await part.read(PART_BYTES):
             file.write(content)
     return path
-
-
-def _temporary() -> Path:
-    return Path(mkdtemp(prefix="segfw-monailabel-"))
 
 
 # ---- answers ----

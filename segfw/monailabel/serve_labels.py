@@ -1,15 +1,14 @@
-"""Serves MONAI Label's interface on this computer alone, until it is interrupted."""
+"""Serves MONAI Label's interface on this computer alone, until it is ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from segfw.base.records import UserError
 from segfw.monailabel.label_server_options import LabelServerOptions
-from segfw.review_page.serve_review import bound_socket, local_server
+from segfw.review_page.serve_review import answer_until_ended, bound_socket, local_server
 from segfw.reviewing.people import Person
 from segfw.reviewing.review_store import ReviewStore
 
@@ -24,7 +23,7 @@ def require_packages() -> None:
 
 
 def serve_labels(folder: Path, options: LabelServerOptions, is_ready: Callable[[str], None]) -> None:
-    """Answers until Ctrl-C; ``is_ready`` gets the address once it listens."""
+    """Answers until it is ended; ``is_ready`` gets the address once it listens."""
     require_packages()
     from segfw.monailabel.label_desk import LabelDesk
     from segfw.monailabel.label_routes import label_app
@@ -46,8 +45,7 @@ def serve_labels(folder: Path, options: LabelServerOptions, is_ready: Callable[[
     server = local_server(guarded)
     is_ready(f"http://127.0.0.1:{port}")
     try:
-        with suppress(KeyboardInterrupt):  # which is how it is ended
-            server.run(sockets=[listening])
+        answer_until_ended(server, listening)
     finally:
         desk.close()
         images.close()

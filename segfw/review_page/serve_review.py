@@ -1,12 +1,14 @@
-"""Serves the review page on this computer alone, until it is interrupted."""
+"""Serves the review page on this computer alone, until it is ended."""
 
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from segfw.base.errors import UserError
@@ -72,8 +74,26 @@ def local_server(app: ASGIApp, *, largest_head_bytes: int | None = None) -> uvic
     return uvicorn.Server(config)
 
 
+def answer_until_ended(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Answers at a socket until Ctrl-C, or SIGTERM, by which services and containers are ended: then it returns.
+
+    Without a handler of its own, SIGTERM would end the process before the caller lets go of what it holds, such as
+    images of patients in the system's folder for temporary files.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def serve_review(desk: ReviewDesk, listening: socket.socket, is_ready: Callable[[str], None]) -> None:
-    """Answers at a socket until Ctrl-C; ``is_ready`` gets the address that opens the page once."""
+    """Answers at a socket until it is ended; ``is_ready`` gets the address that opens the page once."""
     from segfw.review_page.page_files import page_files
     from segfw.review_page.request_guard import Pass, RequestGuard
     from segfw.review_page.review_routes import review_app
@@ -83,5 +103,4 @@ def serve_review(desk: ReviewDesk, listening: socket.socket, is_ready: Callable[
     guarded = RequestGuard(review_app(desk, page_files()), port, entry)
     server = local_server(guarded, largest_head_bytes=LARGEST_HEAD_BYTES)
     is_ready(f"http://{ADDRESS}:{port}/?t={entry.token}")
-    with suppress(KeyboardInterrupt):  # which is how it is ended
-        server.run(sockets=[listening])
+    answer_until_ended(server, listening)

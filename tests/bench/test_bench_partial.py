@@ -113,3 +113,18 @@ def test_tables_by_hand():
     assert rows[2] == ["two models", "1", "0.650", "0.600", "0.700", "-", "1.50, 1.00"]
     # In a (first half) Posterior is drawn: half of it is found there, and nothing of anything in b.
     assert rows[3] == ["marginal", "0.00", "0.50", "0.50", "0.00"]
+
+
+def test_one_model_stands_beside_two_of_half_its_minutes():
+    halves = [result("first", 0.7, 2.0, ("Posterior",)), result("second", 0.6, 3.0, ("Anterior",))]
+    longer = result("marginal", 0.9, 1.0).model_copy(update={"minutes": 6.0})
+    found = tables([*halves, longer])
+    assert "hippocampus, 3 minutes of one core a training, 2 kept-out patients" in found
+    title, rows = found.split("hippocampus, 6 minutes of one core in all")[1].split("\n\n")[:2]
+    assert title.startswith(", of which each of two models has half")
+    assert rows.splitlines()[2].endswith("| +0.250 (+0.250 to +0.250) | 0.50, 0.50 |")
+    assert rows.splitlines()[3].startswith("| two models | 1 | 0.650 ")
+
+
+def test_one_of_two_models_alone_has_no_table():
+    assert tables([result("first", 0.7, 2.0, ("Posterior",))]) == ""

@@ -1,4 +1,4 @@
-"""A server of segfw in a process of its own, from when it has said its address until it is killed."""
+"""A server of segfw in a process of its own, from when it has said its address until it is ended."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1]
 STARTS_WITHIN_S = 120
+ENDS_WITHIN_S = 30
 
 
 @contextmanager
@@ -37,8 +38,12 @@ def started_server(
     try:
         yield process, _said(process, " ".join(words[:2]), address)
     finally:
-        process.kill()
-        process.wait(60)
+        process.terminate()  # so that it lets go of its temporary files
+        try:
+            process.wait(ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(ENDS_WITHIN_S)
         if process.stdout is not None:
             process.stdout.close()
 

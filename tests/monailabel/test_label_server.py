@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from builders.data import blocks_case, write_nifti
-from builders.label_client import LabelClient, Reply, label_server
+from builders.label_client import ADDRESS, LabelClient, Reply, label_server
 from builders.models import small_model
 from builders.series import write_series
+from builders.started_server import started_server
 from builders.training import LABELS
 from builders.under_review import ADA, sign, write_drafts
 from builders.waiting import run_together
@@ -175,6 +176,23 @@ def test_a_model_predicts_a_case_and_an_image_that_is_sent(served, tmp_path):
     assert reply.parts["image"][1] == by_file.parts["image"][1]
     assert client.ask("DELETE", f"/session/{opened['session_id']}").status == 200
     assert client.infer("my_model", "", {}, f"&session_id={opened['session_id']}").status == 404
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_images_that_were_sent_go_with_a_server_that_is_ended_as_services_are(tmp_path, monkeypatch):
+    store = make_folder(tmp_path)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    words = ("segfw", "serve-monailabel", str(store.folder), "--port", "0", "--user", "ada")
+    with started_server(words, ADDRESS) as (process, said):
+        client = LabelClient(int(said[1]))
+        sent = client.multipart("PUT", "/session/", {}, {"files": tmp_path / "scans" / "case_2.nii.gz"})
+        assert sent.status == 200
+        assert [path.name for path in temporary.rglob("*.nii.gz")] != []
+        process.terminate()
+        assert process.wait(30) == 0
+    assert list(temporary.iterdir()) == []
 
 
 def test_what_is_submitted_becomes_a_reviewed_version_by_the_names_of_segments(own, tmp_path):

@@ -42,12 +42,13 @@ def test_packages_that_lack_are_named_with_the_command_that_installs_them(tmp_pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal of a process that is Ctrl-C")
-def test_ctrl_c_ends_it_without_a_word_of_complaint(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "as services are ended"])
+def test_it_ends_without_a_word_of_complaint(tmp_path, how):
     folder = make_drafts(tmp_path)
     with review_server(folder) as anna:
         anna.enter()
         assert anna.post("/api/open", {"case": "case_1"}).status == 200
-        anna.process.send_signal(signal.SIGINT)
+        anna.process.send_signal(how)
         assert anna.process.wait(30) == 0
         said = anna.process.stdout.read()
     assert "Traceback" not in said
