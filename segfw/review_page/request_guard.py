@@ -25,6 +25,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 TOKEN_BYTES = 32
 READING = ("GET",)
 OWN_HEADER = b"x-segfw"
+NOT_LET_IN = "this browser was not let in; open the address that segfw review printed"
 LONGEST_QUERY = 4096
 LONGEST_PATH = 4096
 POLICY = (
@@ -102,7 +103,8 @@ class RequestGuard:
         refusal = self._refusal(scope["method"], headers, hosts[0].lower())
         if refusal:
             is_page = scope["path"] == "/" and scope["method"] == "GET"
-            await _answer(guarded, 403, refusal, page=REFUSED if is_page else "")
+            is_let_in = refusal != NOT_LET_IN
+            await _answer(guarded, 403, refusal, page=REFUSED if is_page else "", is_let_in=is_let_in)
             return
         await self._app(scope, receive, guarded)
 
@@ -122,7 +124,7 @@ class RequestGuard:
     def _refusal(self, method: str, headers: list[tuple[bytes, bytes]], host: bytes) -> str:
         """Why a request is not let through; '' if it is."""
         if not self._pass.lets_in(_cookie_of(headers, self._cookie)):
-            return "this browser was not let in; open the address that segfw review printed"
+            return NOT_LET_IN
         # Browsers say where a request began; of another port of this computer the cookie would be sent along.
         began = _all_of(headers, b"sec-fetch-site")
         if any(each not in (b"same-origin", b"none") for each in began):
@@ -175,9 +177,16 @@ def _with_headers(send: Send) -> Send:
 
 
 async def _answer(
-    send: Send, status: int, error: str, *, page: str = "", more: Iterable[tuple[bytes, bytes]] = ()
+    send: Send,
+    status: int,
+    error: str,
+    *,
+    page: str = "",
+    is_let_in: bool = True,
+    more: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    body = page.encode() if page else json.dumps({"error": error}).encode()
+    told: dict[str, object] = {"error": error} if is_let_in else {"error": error, "is_let_in": False}
+    body = page.encode() if page else json.dumps(told).encode()
     kind = b"text/html; charset=utf-8" if page else b"application/json"
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *more]
     if status != 200:

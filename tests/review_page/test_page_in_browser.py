@@ -259,11 +259,47 @@ def test_what_was_drawn_outlives_the_server(chromium, tmp_path):
         hand.until("document.querySelector('.notice.error')")
         assert f"--port {first.port}" in hand.page.inner_text(".notice")
         with review_server(folder, "--port", str(first.port)) as second:
+            hand.press("s")
+            hand.until("document.querySelector('.notice').innerText.includes('does not know this tab')")
             tab = Hand(hand.page.context.new_page(), second)
             tab.enter()
-            assert hand.save() == 1
+            hand.press("s")  # if it was not saved by itself meanwhile
+            hand.until(f"{SCREEN}.open.base === 1 && !{SCREEN}.open.isDirty")
             hand.until("document.querySelector('.notice.error') === null")
     np.testing.assert_array_equal(served(voxels_of(version(folder, "case", 1))), drawn)
+
+
+def test_the_notice_of_a_server_that_is_back_goes_with_nothing_to_save(chromium, tmp_path):
+    folder = make_drafts(tmp_path, {"case": liver_with_tumour()}, affine_xyz=AFFINE)
+    with review_server(folder) as first, hand_at(chromium, first) as hand:
+        hand.enter()
+        hand.open("case")
+        first.process.kill()
+        first.process.wait()
+        hand.press("s")
+        hand.until("document.querySelector('.notice.error')")
+        with review_server(folder, "--port", str(first.port)) as second:
+            Hand(hand.page.context.new_page(), second).enter()
+            hand.press("s")
+            hand.until("document.querySelector('.notice.error') === null")
+            assert hand.value(f"{SCREEN}.open.base") == 0
+
+
+def test_the_lower_line_is_of_the_slice_that_is_shown_under_a_pointer_that_rests(hand):
+    """Voxel, value and structure; the slice is changed by a key, by the wheel and by a jump."""
+    hand.open("looked")
+    hand.go_to((18, 6, 5))
+    hand.page.mouse.move(*hand.place("axial", (10, 7, 5)))
+    line = "document.querySelector('.status').innerText"
+    hand.until(f"{line}.includes('voxel 11, 8, 6')")
+    hand.press("ArrowUp")
+    hand.until(f"{line}.includes('voxel 11, 8, 7')")
+    hand.page.mouse.wheel(0, 100)
+    hand.until(f"{line}.includes('voxel 11, 8, 6')")
+    hand.go_to((2, 2, 9))
+    hand.until(f"{line}.includes('voxel 11, 8, 10')")
+    hand.page.mouse.move(1, 1)
+    hand.until(f"{line}.includes('voxel 3, 3, 10')")  # of the crossing, when the pointer is elsewhere
 
 
 # ---- the whole way ----

@@ -14,6 +14,13 @@ export class ServerError extends Error {
 /** The server does not answer: it was ended, or the connection to it. */
 export class NoServer extends Error {}
 
+/** The server was started anew, and has not let this browser in. */
+export class NotLetIn extends Error {}
+
+/** Tells "back" when the server answers again that did not, or did not know this browser. */
+export const connection = new EventTarget();
+let isLost = false;
+
 /** The refiner did not answer in time. */
 export class TooSlow extends Error {}
 
@@ -24,11 +31,23 @@ async function ask(path, options = {}) {
   try {
     answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
   } catch (error) {
-    throw error.name === "TimeoutError" ? new TooSlow("no answer in time") : new NoServer("the server does not answer");
+    if (error.name === "TimeoutError") {
+      throw new TooSlow("no answer in time");
+    }
+    isLost = true;
+    throw new NoServer("the server does not answer");
   }
   if (!answer.ok) {
     const body = await answer.json().catch(() => ({}));
+    if (body.is_let_in === false) {
+      isLost = true;
+      throw new NotLetIn(body.error);
+    }
     throw new ServerError(answer.status, body);
+  }
+  if (isLost) {
+    isLost = false;
+    connection.dispatchEvent(new Event("back"));
   }
   return answer;
 }

@@ -31,6 +31,7 @@ export class CaseScreen {
     this.radius_mm = 3;
     this.region = -1;
     this.stroke = null;
+    this.pointer = null; // where it rests on the page, while it is over the picture
     this.windows = [];
     this.windowAt = 0;
     this.open = new OpenCase(app.session, (what, detail) => this.#told(what, detail));
@@ -58,6 +59,7 @@ export class CaseScreen {
     const isPlain = !canDraw();
     this.isPlain = isPlain;
     this.listening = new AbortController();
+    api.connection.addEventListener("back", () => this.open.editor && this.#noticeOfState(), { signal: this.listening.signal });
     const told = {
       onSlices: (plane, slice) => this.open.viewing.see(plane, slice),
       onFrame: () => this.#framed(),
@@ -491,6 +493,7 @@ export class CaseScreen {
     }
     if (!this.open.isDirty) {
       say(t("save.nothing"));
+      await this.open.beat(); // whether the server is back
       return;
     }
     if (await this.open.save()) {
@@ -621,7 +624,7 @@ export class CaseScreen {
     on("pointermove", (event) => this.#move(event));
     on("pointerup", (event) => this.#up(event));
     on("pointercancel", (event) => this.#up(event));
-    on("pointerleave", () => this.stroke === null && this.#cursorAt(null));
+    on("pointerleave", () => this.#leave());
     on("contextmenu", (event) => event.preventDefault());
     on("wheel", (event) => this.#wheel(event));
     on("dblclick", (event) => this.#down(event, true));
@@ -679,6 +682,7 @@ export class CaseScreen {
   #move(event) {
     const at = this.viewer.at(event.clientX, event.clientY);
     const { stroke } = this;
+    this.pointer = { x: event.clientX, y: event.clientY };
     if (stroke === null) {
       this.#hover(at);
       return;
@@ -722,13 +726,32 @@ export class CaseScreen {
         this.changed("brush");
         this.update();
       }
-      }
+    }
   }
 
   #crossAt(at) {
     this.viewer.set({ plane: this.viewer.view.layout === "big" ? this.viewer.view.plane : at.plane });
     if (at.isInside) {
       this.viewer.setVoxel(at.voxel);
+    }
+  }
+
+  #leave() {
+    this.pointer = null;
+    if (this.stroke === null) {
+      this.#hover(null);
+    }
+  }
+
+  /** Under a pointer that rests lies another voxel when keys, the wheel or a place that was gone to change the slice. */
+  #followPointer() {
+    if (!this.pointer || this.stroke !== null) {
+      return;
+    }
+    const at = this.viewer.at(this.pointer.x, this.pointer.y);
+    const voxel = at?.isInside ? at.voxel : null;
+    if (String(voxel) !== String(this.hovered?.voxel ?? null)) {
+      this.#hover(at);
     }
   }
 
@@ -795,7 +818,7 @@ export class CaseScreen {
     if (what === "conflict") {
       this.#solveConflict().catch((error) => this.failed(error));
     } else if (what === "offline") {
-      this.#notice(t("offline", { port: window.location.port }), "error");
+      this.failed(detail);
     } else if (what === "held") {
       this.#noticeOfState();
     } else if (what === "error") {
@@ -892,6 +915,8 @@ export class CaseScreen {
   failed(error) {
     if (error instanceof api.NoServer) {
       this.#notice(t("offline", { port: window.location.port }), "error");
+    } else if (error instanceof api.NotLetIn) {
+      this.#notice(t("not_let_in"), "error");
     } else {
       say(error.message, "error");
     }
@@ -925,6 +950,7 @@ export class CaseScreen {
       return;
     }
     document.body.dataset.ready = this.viewer.nifti ? `case ${this.open.id}` : "";
+    this.#followPointer();
     this.#drawStatus();
     this.#noteShown();
   }

@@ -184,7 +184,6 @@ export class OpenCase {
     const shown = { quality_shown: this.viewing.isQualityShown, overlay_shown: this.viewing.isOverlayShown };
     try {
       await this.#step(() => api.heartbeat({ case: this.id, active_s, idle_s, slices_viewed, ...shown, whole: this.isWhole, box: boxField(this.about.box) ?? "" }));
-      this.isOffline = false;
     } catch (error) {
       this.viewing.giveBack(slices_viewed);
       this.#failed(error);
@@ -192,9 +191,8 @@ export class OpenCase {
   }
 
   #failed(error) {
-    if (error instanceof api.NoServer) {
-      this.isOffline = true;
-      this.changed("offline");
+    if (error instanceof api.NoServer || error instanceof api.NotLetIn) {
+      this.changed("offline", error);
     } else if (error.status === 409 && error.body.holder) {
       this.isEditable = false;
       this.heldBy = error.body.holder;
