@@ -37,7 +37,7 @@ def find_images(source: Path, channels: Sequence[Channel]) -> list[Case]:
     if source.is_symlink() and not source.exists():
         raise UserError(f"{source}: {what_it_is(source)}")
     if not source.is_dir():
-        raise UserError(f"{source}: no such file or folder; give the images to predict")
+        raise UserError(f"{source}: no such file or folder; give one image, or a folder of images")
     files = image_files(source)
     if holds_dicom(source):
         if files:

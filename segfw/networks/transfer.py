@@ -59,7 +59,8 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor], leave: Collectio
     Weights that see the image, and differ in its number of channels only, keep those that both have by position;
     further channels begin at zero, so that at first the network does what the other one did. Heads for another number
     of labels are left as they are; for as many labels they are taken, whatever the labels are called. Weights that
-    ``leave`` names begin anew in any case. Raises UserError if nothing fits.
+    ``leave`` names begin anew in any case. Raises UserError if no kernel fits: offsets alone, such as those of heads
+    for as many labels, know nothing.
     """
     weights = {name: tensor for name, tensor in weights.items() if name not in leave}
     fresh = network.state_dict()
@@ -79,19 +80,28 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor], leave: Collectio
             adapted.append(name)
         else:
             left_fresh.append(name)
-    if not matched and not adapted:
-        there = ", ".join(list(weights)[:2])
-        here = ", ".join(list(fresh)[:2])
-        raise UserError(
-            f"--init-from: none of its {len(weights)} weights fits this network (there {there}, ..., here {here}, "
-            "...); take a model of the same --preset"
-        )
+    if not any(fresh[name].ndim > 1 for name in (*matched, *adapted)):
+        raise UserError(_why_nothing_fits(fresh, weights))
     return Transfer(
         matched=tuple(matched),
         adapted=tuple(adapted),
         left_fresh=tuple(left_fresh),
         unused=tuple(name for name in weights if name not in fresh),
         channels=channels,
+    )
+
+
+def _why_nothing_fits(fresh: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    nothing = f"--init-from: none of its {len(weights)} weights fits this network"
+    alike = next((name for name, tensor in fresh.items() if tensor.ndim > 1 and name in weights), None)
+    if alike is None:
+        there = ", ".join(sorted(weights)[:2])
+        here = ", ".join(sorted(fresh)[:2])
+        return f"{nothing} (there {there}, ..., here {here}, ...); take a model of the same --preset"
+    sizes = [" x ".join(map(str, tensors[alike].shape)) for tensors in (weights, fresh)]
+    return (
+        f"{nothing} ({alike} is {sizes[0]} there and {sizes[1]} here); take a model of the same --preset and as wide: "
+        "what is planned with a short --time-budget is narrower"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from segfw.base.durations import duration_s
 from segfw.base.options import DEVICES, Options, option
 
+LABELLED = "10,25,all"
 DECISIVE = (
     "labelled",
     "seeds",
@@ -26,7 +27,9 @@ DECISIVE = (
 class CompareOptions(Options):
     """How ``compare-starts`` trains its arms."""
 
-    labelled: str = option("10,25,all", "how many patients have labels, with commas between (default: {default})")
+    labelled: str = option(
+        LABELLED, "how many patients have labels, with commas between (default: {default}, as far as there are so many)"
+    )
     seeds: int = option(3, "trainings of each arm, which differ in patients and weights (default: {default})", ge=1)
     time_budget_s: float = option(
         720.0, "length of each training: 90s, 12m, 1h (default: 12m)", parse=duration_s, metavar="TIME", gt=0
@@ -39,7 +42,7 @@ class CompareOptions(Options):
         metavar="TIME",
         gt=0,
     )
-    configuration: str | None = option(None, "default: the one that the plan chose, or its only one")
+    configuration: str | None = option(None, "default: the one that the plan chose, else 3d_fullres, else the first")
     fold: str = option("0", "whose validation cases no arm sees, and all are scored on (default: {default})")
     test_patients: int | None = option(
         None, "score on so many of the fold's validation patients (default: all)", metavar="N", ge=1
@@ -57,3 +60,10 @@ class CompareOptions(Options):
         """All that a comparison that goes on must have in common with what was begun."""
         values = self.as_json()
         return {name: values[name] for name in DECISIVE}
+
+    def numbers(self, patients: int) -> tuple[str, ...]:
+        """How many patients are labelled, each once; by default as far as there are so many ``patients``."""
+        asked = tuple(dict.fromkeys(self.labelled.split(",")))
+        if self.labelled != LABELLED:
+            return asked
+        return tuple(each for each in asked if each == "all" or int(each) < patients)

@@ -72,13 +72,18 @@ class StartsPlan:
     device: str
 
 
+def training_patients(splits: Splits, fold: Fold) -> list[str]:
+    """The patients that a fold trains on, each case one where patients are not known."""
+    return sorted(set((splits.patients_of(fold.train) or {case: case for case in fold.train}).values()))
+
+
 def labelled_cases(splits: Splits, fold: Fold, labelled: str, seed: int) -> tuple[str, ...]:
     """The cases of so many patients of a fold's training part: the first of an order that the seed draws.
 
     So those of fewer patients are among those of more. Raises UserError if there are not so many.
     """
     patient_of = splits.patients_of(fold.train) or {case: case for case in fold.train}
-    patients = sorted(set(patient_of.values()))
+    patients = training_patients(splits, fold)
     number = len(patients) if labelled == ALL else int(labelled)
     if number > len(patients):
         raise UserError(f"--labelled {labelled}: the fold trains on {len(patients)} patients only; give fewer, or all")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from segfw.base.files import file_sha256
 from segfw.base.records import UserError
@@ -15,6 +16,7 @@ from segfw.model.pretraining_record import read_pretraining
 from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder
 from segfw.model.training_record import StartFacts
 from segfw.model.weights import load_tensors, require_usable
+from segfw.networks import BuildNetwork, NetworkSpec
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import PLAN_FILE, REFINE, Configuration, Plan
 
@@ -76,6 +78,21 @@ def require_same_architecture(path: Path, file: Path, configuration: Configurati
         )
 
 
+def require_some_fit(file: Path, spec: NetworkSpec, build: BuildNetwork) -> None:
+    """UserError where a file holds no weights, or none that a network takes: known before hours of other work."""
+    with torch.device("meta"):
+        network = build(spec)
+    transfer(network, *_weights_of(file))
+
+
+def _weights_of(file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights in a file, and the names of those that begin anew in any case: the heads of a pretraining."""
+    pretraining = read_pretraining(file.parent)
+    weights, _ = load_tensors(file)
+    require_usable(weights, file)
+    return weights, () if pretraining is None else pretraining.heads
+
+
 def _architecture(path: Path, file: Path) -> str | None:
     """That of weights, as far as what lies beside them tells."""
     pretraining = read_pretraining(file.parent)
@@ -120,14 +137,11 @@ def start_from(path: Path, configuration: str, fold: str) -> Callable[[nn.Module
 
     def start(network: nn.Module) -> None:
         file = find_start(path, configuration, fold)
-        pretraining = read_pretraining(file.parent)
-        weights, _ = load_tensors(file)
-        require_usable(weights, file)
-        taken = transfer(network, weights, leave=() if pretraining is None else pretraining.heads)
+        taken = transfer(network, *_weights_of(file))
         print(f"starting from {file}: {taken.sentence()}")
         if taken.details():
             print(taken.details())
-        if pretraining is None and file.parent.name != f"fold_{fold}":
+        if read_pretraining(file.parent) is None and file.parent.name != f"fold_{fold}":
             print(f"note: if it was trained on the cases that fold {fold} validates on, the scores will be too good")
 
     return start

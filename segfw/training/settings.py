@@ -119,6 +119,8 @@ class TrainOptions(StartOptions):
 class RunOptions(StartOptions):
     """How ``run`` trains: which folds, and what they begin with."""
 
-    folds: tuple[str, ...] | None = option(None, "0 to 4, or all (default: 0 1 2 3 4)", metavar="FOLD")
+    folds: tuple[str, ...] | None = option(
+        None, "0 to 4; all is one network of all cases, validated on none (default: 0 1 2 3 4)", metavar="FOLD"
+    )
     calibrate: bool = option(False, "learn afterwards how far masks may be trusted, as segfw calibrate does")
     dry_run: bool = option(False, "read and plan, say what would be trained and what it takes; write nothing")

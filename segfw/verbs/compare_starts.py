@@ -67,14 +67,12 @@ def compare_starts(work: Path, options: CompareOptions = CompareOptions()) -> St
 
 
 def _chosen(plan: Plan, options: CompareOptions) -> Configuration:
-    from segfw.base.records import UserError
+    from segfw.planning.plan import FULLRES
     from segfw.verbs.pretrain import require_pretrainable
 
     names = list(plan.predicting)
-    name = options.configuration or plan.chosen or (names[0] if len(names) == 1 else None)
-    if name is None:
-        raise UserError(f"the plan has {', '.join(names)}; say which with --configuration")
-    chosen = plan.configuration(name)
+    by_default = next(name for name in (plan.chosen, FULLRES, *names) if name in names)
+    chosen = plan.configuration(options.configuration or by_default)
     require_pretrainable(chosen)
     return chosen
 
@@ -98,11 +96,16 @@ def _compare(
         append_result,
         read_results,
     )
-    from segfw.pretraining.start_trainings import labelled_cases, require_one_rule, train_and_score
+    from segfw.pretraining.start_trainings import (
+        labelled_cases,
+        require_one_rule,
+        train_and_score,
+        training_patients,
+    )
 
     fold = splits.fold(options.fold)
     common = _common(work, output, plan, chosen, splits, options)
-    numbers = tuple(dict.fromkeys(options.labelled.split(",")))
+    numbers = options.numbers(len(training_patients(splits, fold)))
     drawn = {(n, seed): labelled_cases(splits, fold, n, seed) for n in numbers for seed in range(options.seeds)}
     _keep_asked(output, options)
     path = output / RESULTS_FILE

@@ -262,7 +262,7 @@ def _with_start(asked: _Asked, request: TrainRequest, init_from: Path) -> TrainR
     from segfw.pretraining.given_start import given_start
     from segfw.pretraining.unseen_images import require_unseen
 
-    start = given_start(init_from, request.configuration, asked.fold)
+    start = given_start(init_from, request.configuration, asked.fold, request.build)
     if start.pretraining is not None:
         validation = set(request.fold.validation)
         cases = [case for case in DatasetManifest.load(asked.work / MANIFEST_FILE).cases if case.id in validation]
@@ -397,7 +397,7 @@ COMMAND = Command(
     arguments=(
         Argument(name="work", help="work folder of plan-and-preprocess"),
         Argument(name="configuration", help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres, 3d_refine", parse=str),
-        Argument(name="fold", help="0 to 4, or all", parse=str),
+        Argument(name="fold", help="0 to 4, or all: one network of all cases, validated on none", parse=str),
     ),
     say_result=_say_result,
     takes_settings=True,

@@ -85,7 +85,7 @@ def test_series_that_cannot_be_told_apart_or_lie_among_files(tmp_path):
 
 
 def test_nothing_to_predict(tmp_path):
-    with pytest.raises(UserError, match="no such file or folder; give the images to predict"):
+    with pytest.raises(UserError, match="no such file or folder; give one image, or a folder of images"):
         find_images(tmp_path / "nowhere", ONE)
     with pytest.raises(UserError, match=r"holds no image segfw can read \(.nii.gz"):
         find_images(touch(tmp_path, "notes.txt"), ONE)

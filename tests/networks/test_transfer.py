@@ -92,6 +92,14 @@ def test_nothing_that_fits_is_an_error():
         transfer(build_network(three_stages()), {"conv.weight": torch.ones(1, 2, 3, 3, 3)})
 
 
+def test_of_a_narrower_network_of_as_many_labels_offsets_alone_are_no_start():
+    source = build_network(three_stages(features=(3, 5, 7)))
+    network = build_network(three_stages(features=(4, 8, 12)))
+    assert source.state_dict()["heads.0.bias"].shape == network.state_dict()["heads.0.bias"].shape
+    with pytest.raises(UserError, match=r"encoder.0.0.0.weight is 3 x 2 x .* there and 4 x 2 x .* here.*and as wide"):
+        transfer(network, source.state_dict())
+
+
 class NamesOnly:
     """Of a plan, the names of its configurations."""
 

@@ -13,9 +13,10 @@ from builders.published import publish
 from builders.work import write_splits
 from segfw.base.records import UserError
 from segfw.model.source import fold_folder
-from segfw.model.weights import load_tensors
+from segfw.model.weights import load_tensors, save_tensors
 from segfw.networks import build_network
 from segfw.planning.plan import Plan
+from segfw.pretraining.compare_options import CompareOptions
 from segfw.pretraining.start_results import read_results
 from segfw.verbs.compare_starts import compare_starts
 from segfw.verbs.export import export_model
@@ -197,6 +198,37 @@ def test_an_arm_that_was_begun_by_another_rule_does_not_go_on(make_raw, tmp_path
     with pytest.raises(UserError, match=message + ".*give another output than "):
         compare_starts(work, **started)
     assert len(asked) == 2
+
+
+def test_by_default_only_numbers_of_which_there_are_so_many_patients_are_compared():
+    assert CompareOptions().numbers(16) == ("10", "all")
+    assert CompareOptions().numbers(10) == ("all",)
+    assert CompareOptions().numbers(200) == ("10", "25", "all")
+    assert CompareOptions(labelled="25,25,all").numbers(16) == ("25", "all")  # which is refused: it was asked for
+
+
+def test_of_several_configurations_the_full_resolution_is_compared_by_default(make_raw, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, device="cpu", plan_only=True)
+    begun = []
+    monkeypatch.setattr("segfw.verbs.compare_starts._compare", lambda *given: begun.append(given[4].name))
+    compare_starts(work)
+    assert begun == ["3d_fullres"]
+
+
+def test_a_start_that_does_not_fit_is_told_before_anything_is_trained(make_raw, tmp_path):
+    work = tmp_path / "work"
+    plan_and_preprocess(make_raw(), work, configurations=("2d",), device="cpu", plan_only=True)
+    for name, tensor in (("narrow", torch.ones(3, 1, 1, 3, 3)), ("offsets", torch.ones(2))):
+        start = tmp_path / name / "weights.safetensors"
+        save_tensors(start, {"encoder.0.0.0.weight": tensor}, {})
+        with pytest.raises(UserError, match="none of its 1 weights fits this network"):
+            compare_starts(work, **SHORT, init_from=start)
+    text = tmp_path / "README.md"
+    text.write_text("# A model card that is long enough")
+    with pytest.raises(UserError, match="README.md: is not a whole safetensors file"):
+        compare_starts(work, **SHORT, init_from=text)
+    assert not (work / "compare_starts" / "pretrained").exists()
 
 
 def test_wrong_numbers_are_one_sentence(make_raw, tmp_path):

@@ -193,7 +193,7 @@ def test_pictures_and_record_are_mended_where_a_killed_process_did_not_write_the
 @pytest.mark.parametrize(
     ("prepare", "options", "sentence"),
     [
-        (lambda home: None, ["--images", "nowhere"], "nowhere: no such file or folder; give the images to predict"),
+        (lambda home: None, ["--images", "nowhere"], "nowhere: no such file or folder; give one image, or a folder"),
         (
             lambda home: None,
             ["--folds", "0", "1", "2", "3", "4"],
