@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,8 @@ class Parser(argparse.ArgumentParser):
         renamed = RENAMED.get(match[0], "")
         is_renamed = renamed in self._option_string_actions
         remedy = f"; it is {renamed} now" if is_renamed else did_you_mean(match[0], self._option_string_actions)
+        if os.path.exists(typed):
+            remedy = f"; write ./{typed} for the file of that name"
         if not remedy:
             where = "of a verb stand after it" if self._subparsers is not None else f"are in {self.prog} --help"
             remedy = f"; the options {where}"

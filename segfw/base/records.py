@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -25,7 +25,12 @@ StoredPath = Annotated[Path, PlainSerializer(lambda path: path.as_posix(), retur
 
 
 class Record(BaseModel):
-    """Base of every decision that is kept in a work folder: frozen, and no unknown or missing key passes."""
+    """Base of every decision that is kept in a work folder: frozen, and no unknown or missing key passes.
+
+    ``REMEDY`` is what to do where one in a file is wrong: another thing for files that people write.
+    """
+
+    REMEDY: ClassVar[str] = "restore the file or make it again"
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -59,7 +64,7 @@ class Record(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             what = wrong_value(f"field {field!r}" if field else "", first)
-            raise UserError(f"{source}: {what.strip()}; restore the file or make it again") from None
+            raise UserError(f"{source}: {what.strip()}; {cls.REMEDY}") from None
 
 
 def _printable(value: Any) -> Any:

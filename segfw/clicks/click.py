@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import StringConstraints
@@ -14,10 +14,13 @@ from segfw.base.errors import UserError
 from segfw.base.records import Record
 
 Point = tuple[float, float, float]
+EXAMPLE = '{"label": "liver", "ras_mm": [10.0, -4.5, 30.0], "inside": true}'
 
 
 class Click(Record):
     """A point in RAS millimetres that lies ``inside`` the structure called ``label``, or outside of it."""
+
+    REMEDY: ClassVar[str] = f"write each click as {EXAMPLE}"
 
     label: Annotated[str, StringConstraints(min_length=1)]
     ras_mm: Point

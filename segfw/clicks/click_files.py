@@ -13,7 +13,7 @@ from segfw.base.files import write_text
 from segfw.base.records import UserError
 from segfw.base.words import listed
 from segfw.base.written_by_people import read_json
-from segfw.clicks.click import Click, Point, point_of
+from segfw.clicks.click import EXAMPLE, Click, Point, point_of
 from segfw.dataset.case_tables import Line, cell_of, shown, table_rows
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.look_up import LookUp
@@ -80,8 +80,7 @@ def _with_own_names(clicks: Sequence[Click], labels: LabelSet, path: Path) -> li
 def _of_json(path: Path) -> list[Click]:
     content = read_json(path)
     if not isinstance(content, list):
-        example = '[{"label": "liver", "ras_mm": [10.0, -4.5, 30.0], "inside": true}]'
-        raise UserError(f"{path}: is no list of clicks; write it as {example}")
+        raise UserError(f"{path}: is no list of clicks; write it as [{EXAMPLE}]")
     return [Click.parse(json.dumps(entry), f"{path}: click {number}") for number, entry in enumerate(content, start=1)]
 
 

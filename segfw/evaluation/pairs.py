@@ -120,29 +120,38 @@ def known_labels(predictions: Path, reference: Path, label_names: Path | None = 
     """Labels by the first that there is: the table that is given, labels.json beside the predictions, the table that
     BIDS has beside them, dataset.json or a table beside the reference; else None.
     """
+    found = labels_and_file(predictions, reference, label_names)
+    return None if found is None else found[0]
+
+
+def labels_and_file(
+    predictions: Path, reference: Path, label_names: Path | None = None
+) -> tuple[LabelSet, Path] | None:
+    """What ``known_labels`` finds, and the file that says it."""
     if label_names is not None:
-        return read_label_table(label_names).labels
+        return read_label_table(label_names).labels, label_names
     for folder in (predictions, predictions.resolve().parent):  # masks of DICOM lie in a folder of their own
         if (folder / LABELS_FILE).is_file() and (folder == predictions or holds_named_masks(predictions)):
-            return LabelSet.load(folder / LABELS_FILE)
+            return LabelSet.load(folder / LABELS_FILE), folder / LABELS_FILE
     if masks_by_session(predictions):
         beside = folder_of_masks(predictions) / LABELS_FILE
         if beside.is_file():
-            return LabelSet.load(beside)
+            return LabelSet.load(beside), beside
         tables = lookup_tables(predictions)
         if len(tables) == 1:
-            return read_label_table(tables[0]).labels
+            return read_label_table(tables[0]).labels, tables[0]
     if _data_set_by_mask(reference):
-        return read_labels(reference / DESCRIPTION_FILE)
+        return read_labels(reference / DESCRIPTION_FILE), reference / DESCRIPTION_FILE
     description = reference.resolve().parent / DESCRIPTION_FILE
     if description.is_file():
-        return read_labels(description)
+        return read_labels(description), description
     structures = structure_map_above(reference)
     if structures is not None:
         described = structures.path.with_name(DESCRIPTION_FILE)
-        return structures.labels(read_labels(described) if described.is_file() else None)
+        labels = structures.labels(read_labels(described) if described.is_file() else None)
+        return labels, structures.path
     table = label_table_of(reference.resolve().parent, None)
-    return table.labels if table else None
+    return None if table is None else (table.labels, table.path)
 
 
 def holds_named_masks(folder: Path) -> bool:

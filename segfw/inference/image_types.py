@@ -46,7 +46,7 @@ def open_image(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, Ma
         files = tuple(Path(path) for path in image)
         volumes = [read_volume(path) for path in files]
     else:
-        volume, mask_of = _volume_of(image, affine)
+        volume, mask_of = volume_and_kind(image, affine)
         volumes = [volume]
     case = Case(id=files[0].name, images=files)
     # An image of one value is no reason to stop: nothing is found in it.
@@ -62,7 +62,8 @@ def open_image(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, Ma
     return whole, mask_of or as_volume
 
 
-def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MakeMask | None]:
+def volume_and_kind(image: Any, affine: np.ndarray | None = None) -> tuple[Volume, MakeMask | None]:
+    """What is no file as a volume, and what gives a mask of its kind, None for a ``Volume``; UserError for others."""
     if isinstance(image, Volume):
         return image, None
     if isinstance(image, np.ndarray):
@@ -75,8 +76,8 @@ def _volume_of(image: Any, affine: np.ndarray | None) -> tuple[Volume, MakeMask 
     if library == "nibabel" or hasattr(image, "dataobj"):
         return _of_nibabel(image), lambda mask_zyx: _as_nibabel(mask_zyx, image)
     raise UserError(
-        f"cannot predict {type(image).__name__}; give a path, a list of paths, a Volume, a SimpleITK or nibabel image, "
-        "or an array with its affine"
+        f"{type(image).__name__} is no image that is known here; give a path, a list of paths, a Volume, a SimpleITK "
+        "or nibabel image, or an array with its affine"
     )
 
 

@@ -47,7 +47,7 @@ def require_asked(value: int, click: PlacedClick, called: str) -> None:
         problem = f"lies in {listed(others, 'and')}, which {click.effects.name} would take the voxel from"
     else:
         problem = f"would take the voxel out of {listed(others, 'and')}, too"
-    raise AsksFirst(f"{called}: {problem}; give --may-overwrite if that is meant", others)
+    raise AsksFirst(f"{called} {problem}; give --may-overwrite if that is meant", others)
 
 
 def thin_axes(spacing_mm: Spacing) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from segfw.dataset.image_files import mask_stem
 from segfw.dataset.label_names import read_label_table
 from segfw.dataset.labels import LabelSet
 from segfw.dataset.named_structures import labels_by_names
-from segfw.evaluation.pairs import known_labels, label_maps_of
+from segfw.evaluation.pairs import label_maps_of, labels_and_file
 from segfw.images.formats import has_names
 
 
@@ -43,8 +43,7 @@ def _named(mask: Path, of_model: LabelSet, label_names: Path | None) -> tuple[La
     beside = folder / DESCRIPTION_FILE
     if beside.is_file():
         return read_labels(beside), beside
-    known = known_labels(folder, folder)
-    return (of_model, None) if known is None else (known, folder)
+    return labels_and_file(folder, folder) or (of_model, None)
 
 
 def with_values(labels: LabelSet, values: Collection[int]) -> LabelSet:

@@ -35,7 +35,7 @@ from segfw.grid.preprocess import Preprocessing, PreprocessRecord, preprocess_im
 from segfw.images.geometry import Geometry, Shape
 from segfw.images.values import as_integers, count_values
 from segfw.images.volume import Volume, stored_like
-from segfw.inference.image_types import open_image
+from segfw.inference.image_types import open_image, volume_and_kind
 from segfw.inference.mask_settings import weights_digest
 from segfw.inference.ready_networks import ready_networks
 from segfw.interaction.click_rules import Index, PlacedClick, require_asked, ruled, thin_axes
@@ -134,7 +134,7 @@ class Refiner:
     def open(
         self,
         image: Any,
-        mask: str | Path | Volume | None = None,
+        mask: Any = None,
         *,
         labels: LabelSet | None = None,
         label_names: Path | None = None,
@@ -146,7 +146,8 @@ class Refiner:
         image
             A path, a list of paths (one per channel), a ``Volume``, or what else ``Predictor`` takes.
         mask
-            A file, a ``Volume``, or None for an empty one. Neither is ever changed.
+            A file, a ``Volume``, an image of SimpleITK or nibabel, or None for an empty one. None of them is ever
+            changed.
         labels
             What its values are. By default as ``label_names`` says, a table; or the names in the mask itself;
             labels.json, dataset.json or a table beside it; or the model's.
@@ -196,14 +197,14 @@ class Refiner:
             raise UserError(f"{_called(image)} {problem}")
 
     def _mask(
-        self, mask: str | Path | Volume | None, image: Volume, labels: LabelSet | None, label_names: Path | None
+        self, mask: Any, image: Volume, labels: LabelSet | None, label_names: Path | None
     ) -> tuple[Volume, LabelSet]:
         """The mask as stored, and its labels, one for each of its values."""
         if mask is None:
             empty = np.zeros((1, *image.geometry.shape), np.uint8)
             return replace(image, array=empty, notes=()), labels or self.labels
-        if isinstance(mask, Volume):
-            stored = mask
+        if not isinstance(mask, str | Path):
+            stored = volume_and_kind(mask)[0]
             known = labels or self.labels
             called = "the mask"
             if stored.array.shape[0] != 1:

@@ -31,6 +31,8 @@ class WrittenMask:
 
     def require(self) -> None:
         """UserError if the ending of the output names no format that such a mask can be written in."""
+        if self.output.is_dir():
+            raise UserError(f"{self.output}: is a folder; give the name of a file for the corrected mask")
         name = self.output.name.lower()
         if name.endswith(DICOM):
             if named_dicom(self.mask) is None:

@@ -169,8 +169,9 @@ def _label(desk: LabelDesk, params: Mapping[str, Any]) -> str:
     if given is None and len(names) == 1:
         return names[0]
     if given not in names:
-        said = "which structure the points are on" if given is None else f"{str(given)[:50]!r} is no label here"
-        raise UserError(f"label: {said}; send one of {listed(names)}")
+        nameless = "no label says which structure the points are on"
+        problem = nameless if given is None else f"label {str(given)[:50]!r} is no label here"
+        raise UserError(f"{problem}; send one of {listed(names)}")
     return str(given)
 
 

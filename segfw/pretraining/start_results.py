@@ -13,6 +13,8 @@ from pydantic import JsonValue, ValidationError
 from segfw.base.files import append_line
 from segfw.base.printing import csv_text
 from segfw.base.records import Record
+from segfw.base.usable_steps import FEWEST_USABLE_STEPS
+from segfw.base.words import count
 from segfw.evaluation.statistics import paired
 
 RESULTS_FILE = "compare_starts.jsonl"
@@ -93,7 +95,8 @@ class StartsSummary(Record):
     """``compare_starts.json``: what was asked, and every gain.
 
     ``guards`` say by arm what is known of its start having seen what is scored; ``seen_by_model`` are validation cases
-    that the given model is known to have seen.
+    that the given model is known to have seen. ``fewest_steps`` are those of the shortest training, None in files of
+    earlier versions.
     """
 
     kind: Literal["starts"] = "starts"
@@ -102,6 +105,17 @@ class StartsSummary(Record):
     gains: tuple[Gain, ...]
     guards: dict[Arm, str] = {}
     seen_by_model: tuple[str, ...] = ()
+    fewest_steps: int | None = None
+
+    @property
+    def caveat(self) -> str:
+        """Why no gain says anything: a training was too short; '' if none was."""
+        if self.fewest_steps is None or self.fewest_steps >= FEWEST_USABLE_STEPS:
+            return ""
+        return (
+            f"a training of these has {count(self.fewest_steps, 'step')}, and networks of fewer than "
+            f"{FEWEST_USABLE_STEPS} have hardly left their beginning: these gains say nothing of longer trainings"
+        )
 
 
 def training_folder(output: Path, labelled: str, seed: int, arm: Arm) -> Path:
@@ -218,7 +232,7 @@ def patient_means(scores: Sequence[Dices], patient_of: Mapping[str, str]) -> dic
 def table_text(summary: StartsSummary) -> str:
     """The gains as a table for the console."""
     head = "labelled  at       first   second  gain     95 % by patient     95 % by seed        verdict"
-    return "\n".join([head, *(gain.text() for gain in summary.gains)])
+    return "\n".join([head, *(gain.text() for gain in summary.gains), *([summary.caveat] if summary.caveat else [])])
 
 
 def gains_csv(gains: Sequence[Gain]) -> str:

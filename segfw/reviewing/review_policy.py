@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -25,6 +26,8 @@ class ReviewPolicy(Record):
     ``warn_after_accepts`` in a row. ``audit_target`` is the share of wrong masks that an audit is to rule out.
     ``images`` is the folder of the images, seen from the folder of the masks, where that does not tell it.
     """
+
+    REMEDY: ClassVar[str] = "correct it there"
 
     reviewers: tuple[str, ...] | None = None
     signers: tuple[str, ...] | None = None

@@ -163,6 +163,7 @@ def _write(
         gains=gains_of(results, patient_of),
         guards=guards,
         seen_by_model=seen,
+        fewest_steps=min((result.steps for result in results), default=None),
     )
     summary.save(output / SUMMARY_FILE)
     write_text(output / TABLE_FILE, gains_csv(summary.gains))

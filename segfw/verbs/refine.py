@@ -84,7 +84,7 @@ def refine(
     output = Path(output)
     paths = [Path(clicks)] if isinstance(clicks, str | Path) else [Path(path) for path in clicks]
     require_outside(output, kept_folders(model))
-    if output.exists() and not options.overwrite:
+    if output.exists() and not output.is_dir() and not options.overwrite:
         is_input = mask.exists() and output.resolve() == mask.resolve()
         problem = "is the mask itself, which is not changed" if is_input else "is there already"
         raise UserError(f"{output}: {problem}; give another name, or --overwrite to replace it")

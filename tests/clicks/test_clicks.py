@@ -116,7 +116,11 @@ def with_position(position):
     [
         ("c.json", "[]", "holds no click"),
         ("c.json", "{}", "no list of clicks"),
-        ("c.json", '[{"label": "liver", "ras_mm": [1, 2]}]', "click 1: field 'ras_mm"),
+        (
+            "c.json",
+            '[{"label": "liver", "ras_mm": [1, 2]}]',
+            "click 1: field 'ras_mm.* write each click as .*-4.5, 30.0",
+        ),
         ("c.json", '[{"label": "liver", "ras_mm": [1, 2, 3], "outside": true}]', "click 1: .*outside"),
         ("c.json", '[{"label": "liver", "ras_mm": [1, 2, NaN]}]', "not readable JSON"),
         ("c.json", '[{"label": "spleen", "ras_mm": [1, 2, 3]}]', "'spleen'.*has no label here"),

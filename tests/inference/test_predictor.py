@@ -190,7 +190,7 @@ def test_images_that_cannot_be_used_are_refused(model):
         predictor("a.nii.gz", np.eye(4))
     with pytest.raises(UserError, match=r"shape \(5, 6, 7\) and an affine of \(3, 3\)"):
         predictor(array, np.eye(3))
-    with pytest.raises(UserError, match="cannot predict dict; give a path"):
+    with pytest.raises(UserError, match="dict is no image that is known here; give a path"):
         predictor({})
     array[1, 1, 1] = np.nan
     with pytest.raises(UserError, match="(?i)nan"):

@@ -2,8 +2,10 @@
 
 import threading
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
 from builders.refiner import (
     TUMOUR,
@@ -362,6 +364,24 @@ def test_without_a_mask_one_begins_with_nothing():
     case = refiner(Planted(bright)).open(volume(two_blobs()))
     case.click("\u53f3\u80be", ras_of(GRID, (5, 12, 13)))
     assert (case.mask.array[0] == RIGHT).sum() == 5 * 7 * 8
+
+
+@pytest.mark.parametrize("library", ["SimpleITK", "nibabel"])
+def test_image_and_mask_may_be_of_another_library(library):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[9, 2:5, 2:5] = LEFT
+    if library == "nibabel":
+        given = [nibabel.Nifti1Image(array.transpose(2, 1, 0), np.eye(4)) for array in (two_blobs(), mask)]
+    else:
+        given = [SimpleITK.GetImageFromArray(array) for array in (two_blobs(), mask)]
+    case = refiner(Planted(bright)).open(*given)
+    assert case.click("liver", (13, 12, 5) if library == "nibabel" else (-13, -12, 5)).gained == {"liver": 5 * 7 * 8}
+    assert (case.mask.array[0] == LEFT).sum() == 9
+
+
+def test_a_mask_of_no_known_kind_is_refused():
+    with pytest.raises(UserError, match="dict is no image that is known here; give a path"):
+        refiner(Planted(bright)).open(volume(two_blobs()), {})
 
 
 def test_threads_may_share_a_case():

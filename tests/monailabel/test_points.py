@@ -130,7 +130,7 @@ def test_two_people_do_not_see_each_others_points(served, tmp_path):
     ("params", "said"),
     [
         ({"label": "bright", "foreground": [], "background": []}, "no point on bright was sent"),
-        ({"foreground": [[1, 1, 1]]}, "which structure the points are on; send one of bright or dark"),
+        ({"foreground": [[1, 1, 1]]}, "no label says which structure the points are on; send one of bright or dark"),
         ({"label": "unicorn", "foreground": [[1, 1, 1]]}, "'unicorn' is no label here"),
         ({"label": "bright", "foreground": [[1, 1]]}, "foreground is no list of points"),
         ({"label": "bright", "foreground": "1,1,1"}, "foreground is no list of points"),

@@ -18,6 +18,7 @@ from segfw.pretraining.start_results import (
     StartsSummary,
     gains_csv,
     gains_of,
+    table_text,
     training_folder,
 )
 from segfw.pretraining.starts_page import ComparedStarts, headline, kept_out_table, write_starts_page
@@ -95,6 +96,7 @@ def test_the_page_says_what_was_found_held_equal_and_guarded(tmp_path):
         pretrain_s=3600.0,
         gains=gains_of(results, {}),
         guards={"from the given model": f"The given start {EVIL} was looked at.", "pretrained": "On 9 images."},
+        fewest_steps=90,
     )
     compared = ComparedStarts(
         output=tmp_path,
@@ -113,6 +115,9 @@ def test_the_page_says_what_was_found_held_equal_and_guarded(tmp_path):
     assert "12 min a training; the longer one from nothing has 60 min more" in page
     assert page.index("On 9 images.") < page.index("The given start")  # in the order of the arms
     assert EVIL not in page
+    assert "A training of these has 90 steps, and networks of fewer than 300 have hardly left their beginning" in page
+    assert table_text(summary).splitlines()[-1] == summary.caveat
+    assert summary.model_copy(update={"fewest_steps": 300}).caveat == ""
     assert re.search(r"<td>90</td><td>100</td>", page)
 
 

@@ -252,7 +252,7 @@ def test_what_names_the_labels(asked, tmp_path, place):
         return
     answer = done(asked, **more)
     assert answer.clicks[0].gained == {"aorta": 280}
-    assert answer.labels_from is not None
+    assert answer.labels_from == tmp_path / ("names.csv" if place == "--label-names" else place)
     np.testing.assert_array_equal(read_mask(asked["output"]).array[0], corrected())
 
 
@@ -308,7 +308,7 @@ def test_a_click_in_another_label_asks_and_nothing_is_written(asked):
     write_points(asked["clicks"], [ras_of(read_volume(asked["image"]).geometry, (9, 3, 3))])
     said = refusal(asked)
     assert said.startswith(f"{asked['clicks']}: the click at (")
-    assert "lies in right kidney, which left kidney would take the voxel from; give may_overwrite=True" in said
+    assert " mm lies in right kidney, which left kidney would take the voxel from; give may_overwrite=True" in said
     done(asked, may_overwrite=True)
     assert read_mask(asked["output"]).array[0][9, 3, 3] == 2
 
@@ -322,6 +322,7 @@ def test_a_click_in_another_label_asks_and_nothing_is_written(asked):
         ("there", "is there already; give another name, or overwrite=True"),
         ("itself", "is the mask itself, which is not changed; give another name, or overwrite=True"),
         ("image", "is the image; give a name of its own for the mask"),
+        ("folder", "new.nii.gz: is a folder; give the name of a file"),
         ("ending", "new.txt: has no ending of a mask; write .nii.gz"),
         ("dicom", "is DICOM, and "),
         ("grid", "lies on another grid than the image (shape"),
@@ -346,6 +347,9 @@ def test_bad_input_gets_one_sentence(asked, tmp_path, what, said):
         changed["output"] = asked["mask"]
     elif what == "image":
         changed = {"output": asked["image"], "overwrite": True}
+    elif what == "folder":
+        changed = {"output": tmp_path / "new.nii.gz", "overwrite": True}
+        changed["output"].mkdir()
     elif what == "ending":
         changed["output"] = tmp_path / "new.txt"
     elif what == "dicom":

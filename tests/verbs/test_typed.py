@@ -63,6 +63,16 @@ def test_what_is_typed_wrong_is_one_sentence(typed, capsys, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_whose_name_begins_like_an_option_is_told_how_to_give_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-liver.csv").touch()
+    typed = "refine work scan.nii.gz mask.nii.gz --output new.nii.gz --clicks -liver.csv"
+    assert main(typed.split()) == 2
+    assert capsys.readouterr().err == (
+        "segfw: refine has no option -liver.csv; write ./-liver.csv for the file of that name\n"
+    )
+
+
 def verb_parsers():
     return next(action for action in build_parser()._actions if action.dest == "verb").choices
 
