@@ -275,7 +275,7 @@ def test_the_notice_of_a_server_that_is_back_goes_with_nothing_to_save(chromium,
         hand.enter()
         hand.open("case")
         first.process.kill()
-        first.process.wait()
+        first.process.wait(60)
         hand.press("s")
         hand.until("document.querySelector('.notice.error')")
         with review_server(folder, "--port", str(first.port)) as second:
