@@ -95,7 +95,7 @@ def train(
         if has_begun:
             say_what_is_not_followed(request.folder, settings)
         if not begun.is_trained:
-            _train(asked, begun)
+            asked = replace(asked, request=_train(asked, begun))  # scored as it was begun, which may be otherwise
         else:
             print(f"{configuration} fold {fold} is already trained ({request.folder})")
             if request.ranks.is_first:
@@ -210,8 +210,11 @@ def _require_refiners_own(settings: TrainSettings, build_loss: BuildLoss | None,
         raise UserError(f"build_loss and augment are not for {REFINE}, which draws and weighs its samples itself")
 
 
-def _train(asked: _Asked, begun: BegunRun) -> None:
-    """Trains a fold to its end: a new run, or from where an interrupted one stopped and as it was begun."""
+def _train(asked: _Asked, begun: BegunRun) -> TrainRequest:
+    """Trains a fold to its end: a new run, or from where an interrupted one stopped and as it was begun.
+
+    Returns what was trained, with the settings that were followed.
+    """
     import segfw.training.loop
     from segfw.base.records import UserError
     from segfw.base.words import count
@@ -234,6 +237,7 @@ def _train(asked: _Asked, begun: BegunRun) -> None:
     cases = count(len(request.fold.train), "case")
     print(f"{doing} {request.configuration.name} fold {asked.fold} {length} on {cases}")
     segfw.training.loop.train(request)
+    return request
 
 
 def _begin(asked: _Asked) -> TrainRequest:
