@@ -140,7 +140,9 @@ class ModelSource:
         from segfw.planning.plan import Plan  # here: who only looks at a model does not wait for PyTorch
 
         if self.card is None and not self.has(PLAN_FILE):
-            raise UserError(f"{self.path}: holds no {PLAN_FILE}; give the work folder of segfw run or segfw train")
+            lacks = f"holds no {PLAN_FILE}" if self.path.is_dir() else "no such folder or file"
+            remedy = "give the work folder of segfw run or segfw train, or a model file of segfw export"
+            raise UserError(f"{self.path}: {lacks}; {remedy}")
         if self.card is None:
             return Plan.load(self.path / PLAN_FILE)
         return Plan.parse(self.read(PLAN_FILE), self.path / PLAN_FILE)

@@ -51,7 +51,8 @@ def info(work: Path, options: InfoOptions = InfoOptions()) -> ModelInfo:
 
     work = Path(work)
     if not is_model_file(work) and not (work / PLAN_FILE).is_file():
-        raise UserError(f"{work}: holds no {PLAN_FILE}; run segfw plan-and-preprocess RAW {work} first")
+        lacks = f"holds no {PLAN_FILE}" if work.is_dir() else "no such folder"
+        raise UserError(f"{work}: {lacks}; run segfw plan-and-preprocess RAW {work} first")
     with ModelSource.open(work) as source:
         plan = source.plan()
         trained = {name: tuple(source.trained_folds(name)) for name in plan.configurations}

@@ -135,9 +135,9 @@ def test_help_of_a_verb_reads_no_other_verb():
             ["train", "work", "2d", "0"],
             "segfw: work: no such folder; give the work folder of segfw run or segfw plan-and-",
         ),
-        (["predict", "work", "in", "out"], "segfw: work: holds no plan.json; give the work folder"),
+        (["predict", "work", "in", "out"], "segfw: work: no such folder or file; give the work folder"),
         (["evaluate", "a", "b"], "segfw: a: no such folder; give the folder that holds the masks"),
-        (["info", "work"], "segfw: work: holds no plan.json; run segfw plan-and-preprocess RAW work first"),
+        (["info", "work"], "segfw: work: no such folder; run segfw plan-and-preprocess RAW work first"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys, tmp_path, monkeypatch):
