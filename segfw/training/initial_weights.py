@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from segfw.model.pretraining_record import read_pretraining
 from segfw.model.source import WEIGHTS_FILE, ModelSource, fold_folder
 from segfw.model.training_record import StartFacts
 from segfw.model.weights import load_tensors, require_usable
-from segfw.networks import BuildNetwork, NetworkSpec
+from segfw.networks import BuildNetwork, NetworkSpec, build_network
 from segfw.networks.transfer import transfer
 from segfw.planning.plan import PLAN_FILE, REFINE, Configuration, Plan
 
@@ -80,7 +81,8 @@ def require_same_architecture(path: Path, file: Path, configuration: Configurati
 
 def require_some_fit(file: Path, spec: NetworkSpec, build: BuildNetwork) -> None:
     """UserError where a file holds no weights, or none that a network takes: known before hours of other work."""
-    with torch.device("meta"):
+    # Without memory where that is known to work: a constructor of one's own may look at its numbers.
+    with torch.device("meta") if build is build_network else nullcontext():
         network = build(spec)
     transfer(network, *_weights_of(file))
 

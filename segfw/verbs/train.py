@@ -243,7 +243,7 @@ def _train(asked: _Asked, begun: BegunRun) -> TrainRequest:
 def _begin(asked: _Asked) -> TrainRequest:
     """The request of a new run, with the weights that it begins with; says how long the run will be.
 
-    Before hours of predicting for a second stage.
+    Called before the first stage predicts for hours, so that a wrong start is told at once.
     """
     request = asked.request
     if request.resume and not asked.options.is_extended:
@@ -252,6 +252,7 @@ def _begin(asked: _Asked) -> TrainRequest:
     if asked.options.init_from is not None:
         request = _with_start(asked, request, asked.options.init_from)
     if asked.options.tells_length and request.ranks.is_first:
+        # asked.request: the command that is proposed repeats only what was typed, not what a start brings along.
         tell_length(asked.work, asked.plan, asked.fold, asked.request, asked.options, asked.device)
     return request
 

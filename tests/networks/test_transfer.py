@@ -10,7 +10,7 @@ from segfw.model.weights import load_tensors, save_tensors
 from segfw.networks import build_network
 from segfw.networks.transfer import Transfer, transfer
 from segfw.planning.plan import Plan
-from segfw.training.initial_weights import find_start
+from segfw.training.initial_weights import find_start, require_some_fit
 
 HEADS = ("heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias")
 STEM = "encoder.0.0.0.weight"
@@ -147,3 +147,15 @@ def test_a_place_without_weights_is_refused(model, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match="is not a whole safetensors file"):
         load_tensors(find_start(tmp_path))
+
+
+def test_a_network_of_ones_own_may_look_at_numbers_while_it_is_made(tmp_path):
+    def of_ones_own(spec):
+        rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+        return torch.nn.Sequential(torch.nn.Dropout(rates[-1]), torch.nn.Conv3d(1, spec.classes, 3)).to("cpu")
+
+    file = tmp_path / "weights.safetensors"
+    save_tensors(file, of_ones_own(three_stages()).state_dict(), {})
+    require_some_fit(file, three_stages(), of_ones_own)
+    with pytest.raises(UserError, match="none of its 2 weights fits this network"):
+        require_some_fit(file, three_stages(), build_network)
