@@ -43,9 +43,8 @@ def serve_labels(folder: Path, options: LabelServerOptions, is_ready: Callable[[
     images = SentImages()
     guarded = OriginGuard(label_app(desk, model, images, refiner), port, options.allow_origin)
     server = local_server(guarded)
-    is_ready(f"http://127.0.0.1:{port}")
     try:
-        answer_until_ended(server, listening)
+        answer_until_ended(server, listening, lambda: is_ready(f"http://127.0.0.1:{port}"))
     finally:
         desk.close()
         images.close()

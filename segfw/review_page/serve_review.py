@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -74,20 +75,30 @@ def local_server(app: ASGIApp, *, largest_head_bytes: int | None = None) -> uvic
     return uvicorn.Server(config)
 
 
-def answer_until_ended(server: uvicorn.Server, listening: socket.socket) -> None:
+def answer_until_ended(server: uvicorn.Server, listening: socket.socket, is_ready: Callable[[], None]) -> None:
     """Answers at a socket until Ctrl-C, or SIGTERM, by which services and containers are ended: then it returns.
 
-    Without a handler of its own, SIGTERM would end the process before the caller lets go of what it holds, such as
-    images of patients in the system's folder for temporary files.
+    ``is_ready`` is called when the server may be ended. Without a handler of its own, SIGTERM would end the process
+    before the caller lets go of what it holds, such as images of patients in the system's folder for temporary files.
+    Outside the main thread, where no signal comes, the program around ends the server.
     """
+    with suppress(KeyboardInterrupt), _ended_by_sigterm():
+        is_ready()
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listening])
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -102,5 +113,5 @@ def serve_review(desk: ReviewDesk, listening: socket.socket, is_ready: Callable[
     entry = Pass()
     guarded = RequestGuard(review_app(desk, page_files()), port, entry)
     server = local_server(guarded, largest_head_bytes=LARGEST_HEAD_BYTES)
-    is_ready(f"http://{ADDRESS}:{port}/?t={entry.token}")
-    answer_until_ended(server, listening)
+    address = f"http://{ADDRESS}:{port}/?t={entry.token}"
+    answer_until_ended(server, listening, lambda: is_ready(address))

@@ -1,8 +1,10 @@
 """``segfw review`` as a command: what it refuses, and how it ends."""
 
+import http.client
 import signal
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -53,3 +55,25 @@ def test_it_ends_without_a_word_of_complaint(tmp_path, how):
         said = anna.process.stdout.read()
     assert "Traceback" not in said
     assert "Error" not in said
+
+
+def test_a_program_may_serve_it_from_a_thread_of_its_own():
+    async def no_page(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    listening = serve_review.bound_socket(0)
+    server = serve_review.local_server(no_page)
+    is_ready = threading.Event()
+    serving = threading.Thread(
+        target=serve_review.answer_until_ended, args=(server, listening, is_ready.set), daemon=True
+    )
+    serving.start()
+    assert is_ready.wait(60)
+    asked = http.client.HTTPConnection("127.0.0.1", listening.getsockname()[1], timeout=60)
+    asked.request("GET", "/")
+    assert asked.getresponse().status == 204
+    asked.close()
+    server.should_exit = True
+    serving.join(60)
+    assert not serving.is_alive()

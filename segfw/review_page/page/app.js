@@ -33,7 +33,7 @@ class App {
       this.session = await api.getSession();
     } catch (error) {
       await loadLanguage(this.preferences.language ?? "en");
-      document.getElementById("screen").replaceChildren(el("p", { className: "warn fatal" }, error instanceof api.NoServer ? t("offline", { port: window.location.port }) : error.message));
+      document.getElementById("screen").replaceChildren(el("p", { className: "warn fatal" }, wordsOf(error)));
       return;
     }
     await loadLanguage(this.preferences.language ?? this.session.language ?? "en");
@@ -86,7 +86,7 @@ class App {
       if (turn !== this.turn) {
         return;
       }
-      screen.element.prepend(el("p", { className: "warn fatal" }, error instanceof api.NoServer ? t("offline", { port: window.location.port }) : error.message));
+      screen.element.prepend(el("p", { className: "warn fatal" }, wordsOf(error)));
       document.body.dataset.ready = "error";
     }
   }
@@ -275,6 +275,14 @@ class App {
     this.#setTheme();
     this.#drawHeader();
   }
+}
+
+/** Why something did not come, in the page's language as far as the page knows the reason. */
+function wordsOf(error) {
+  if (error instanceof api.NoServer) {
+    return t("offline", { port: window.location.port });
+  }
+  return error instanceof api.NotLetIn ? t("not_let_in") : error.message;
 }
 
 function stored() {
