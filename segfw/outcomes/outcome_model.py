@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +47,8 @@ class OutcomeModel(Record):
     """Models that were fitted to all patients of one cohort, and are not changed any more.
 
     ``fitted_on`` are digests of these patients' features of the names ``digested``, by which they are known again in a
-    cohort that is said to be another one; files of before there were names have those of all.
+    cohort that is said to be another one; files of before there were names have those of all. ``fitted_on_needed`` are
+    digests of the features in the equations alone, which every cohort must have; earlier files have none.
     """
 
     kind: Literal["outcome model"] = "outcome model"
@@ -63,6 +64,7 @@ class OutcomeModel(Record):
     equations: dict[ModelName, Equation]
     fitted_on: tuple[str, ...]
     digested: tuple[str, ...] = ()
+    fitted_on_needed: tuple[str, ...] = ()
 
     def probabilities(self, cohort: Cohort) -> dict[ModelName, np.ndarray]:
         """Of the event, for every patient of a cohort, by each model."""
@@ -78,7 +80,7 @@ class OutcomeModel(Record):
 
     def missing(self, cohort: Cohort) -> dict[str, int]:
         """Of how many patients a value that a model needs is missing, and its stand-in is taken."""
-        needed = {term.name for equation in self.equations.values() for term in equation.terms}
+        needed = needed_names(self.equations)
         found = {}
         for index, name in enumerate(cohort.names):
             lacking = int(np.isnan(cohort.values_nd[:, index]).sum())
@@ -97,8 +99,17 @@ class OutcomeModel(Record):
                     f"{cohort.measures}: has no feature {lacking[0]!r}, which the model of {file} needs; measure this "
                     "cohort as the first one was measured"
                 )
+        what = f"the model of {file} was"
         digests = cohort.digests_of(self.digested or cohort.features)
-        require_other_patients(cohort, digests, self.fitted_on, f"the model of {file} was")
+        require_other_patients(cohort, digests, self.fitted_on, what)
+        # Those of all features tell nothing where the cohort lacks one that no equation needs.
+        needed = cohort.digests_of(needed_names(self.equations))
+        require_other_patients(cohort, needed, self.fitted_on_needed, what)
+
+
+def needed_names(equations: Mapping[ModelName, Equation]) -> tuple[str, ...]:
+    """The columns that are in at least one of the equations, by their names."""
+    return tuple(sorted({term.name for equation in equations.values() for term in equation.terms}))
 
 
 def require_other_patients(cohort: Cohort, digests: Iterable[str], fitted_on: Iterable[str], what: str) -> None:
@@ -121,6 +132,7 @@ def frozen_model(
     values_nd = cohort.values_nd[:, usable]
     column_names = [cohort.names[index] for index in usable]
     fitted = fitted_models(training_part(values_nd, covariates), cohort.has_event_n[None], names, SEED)
+    equations = {name: _equation(models, column_names) for name, models in fitted.items()}
     return OutcomeModel(
         version=version,
         target=cohort.target,
@@ -130,9 +142,10 @@ def frozen_model(
         patients=len(cohort.patients),
         events=cohort.events,
         explore=explore,
-        equations={name: _equation(models, column_names) for name, models in fitted.items()},
+        equations=equations,
         fitted_on=cohort.digests_of(cohort.features),
         digested=cohort.features,
+        fitted_on_needed=cohort.digests_of(needed_names(equations)),
     )
 
 

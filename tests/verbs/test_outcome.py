@@ -167,6 +167,31 @@ def test_patients_of_the_fit_are_known_where_more_was_measured_of_them(home, tmp
     assert "80 patients (case_000, case_001 and case_002, ...) have exactly" in capsys.readouterr().err
 
 
+def test_patients_of_the_fit_are_known_where_less_was_measured_of_them(home, tmp_path, capsys):
+    model = home / "out" / "outcome_model.json"
+    narrow = tmp_path / "narrow"
+    narrow.mkdir()
+    rows = read_rows(home / "first" / "measures.csv")
+    unneeded = rows[0].index(FEATURES[5])
+    assert FEATURES[5] not in str(OutcomeModel.load(model).equations)
+    write_rows(narrow / "measures.csv", [[*row[:unneeded], *row[unneeded + 1 :]] for row in rows])
+    write_rows(narrow / "patients.csv", read_rows(home / "first" / "patients.csv"))
+    assert outcome(narrow, tmp_path / "out", "--model", model) == 2
+    # Three features are in the formulas, and of one patient a value of these is a whole number.
+    assert "79 patients (case_000, case_001 and case_002, ...) have exactly" in capsys.readouterr().err
+    assert outcome(home / "second", tmp_path / "out", "--model", model, "--dry-run") == 0
+
+
+def test_a_model_of_before_knows_its_patients_by_all_features(home, tmp_path, capsys):
+    written = json.loads((home / "out" / "outcome_model.json").read_text("utf-8"))
+    assert len(written.pop("fitted_on_needed")) == 80
+    before = tmp_path / "before.json"
+    before.write_text(json.dumps(written), "utf-8")
+    assert outcome(home / "second", tmp_path / "out", "--model", before, "--dry-run") == 0
+    assert outcome(home / "first", tmp_path / "out", "--model", before) == 2
+    assert "80 patients (case_000, case_001 and case_002, ...) have exactly" in capsys.readouterr().err
+
+
 def test_patients_of_both_cohorts_are_refused_before_anything_is_fitted(home, tmp_path, capsys):
     first = (home / "first" / "measures.csv", home / "first" / "patients.csv")
     assert outcome(home / "first", tmp_path / "out", "--dry-run", "--test", *first) == 2
