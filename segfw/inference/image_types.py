@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -70,15 +70,32 @@ def volume_and_kind(image: Any, affine: np.ndarray | None = None) -> tuple[Volum
         if affine is None:
             raise UserError("an array says nothing of its place; give affine=, the 4x4 matrix from (x, y, z) to RAS mm")
         return _of_xyz(image, affine), lambda mask_zyx: np.ascontiguousarray(_as_xyz(mask_zyx, image.ndim))
-    library = type(image).__module__.split(".")[0]
+    library = _library_of(image)
     if library == "SimpleITK":
         return _of_itk(image), lambda mask_zyx: _as_itk(mask_zyx, image)
-    if library == "nibabel" or hasattr(image, "dataobj"):
+    if library == "nibabel":
         return _of_nibabel(image), lambda mask_zyx: _as_nibabel(mask_zyx, image)
     raise UserError(
         f"{type(image).__name__} is no image that is known here; give a path, a list of paths, a Volume, a SimpleITK "
         "or nibabel image, or an array with its affine"
     )
+
+
+def mask_volume(mask: Any) -> Volume:
+    """A mask that is no file as a volume; UserError for all that does not say itself where it lies, such as arrays."""
+    if not isinstance(mask, Volume) and _library_of(mask) is None:
+        kind = "an array" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
+        raise UserError(f"the mask is {kind}; give one file, a Volume, or an image of SimpleITK or nibabel")
+    return volume_and_kind(mask)[0]
+
+
+def _library_of(image: Any) -> Literal["SimpleITK", "nibabel"] | None:
+    """Whose image it is; what has a ``dataobj`` is one of nibabel, whoever made its class."""
+    if type(image).__module__.split(".")[0] == "SimpleITK":
+        return "SimpleITK"
+    if type(image).__module__.split(".")[0] == "nibabel" or hasattr(image, "dataobj"):
+        return "nibabel"
+    return None
 
 
 def _of_nibabel(image: Any) -> Volume:

@@ -35,7 +35,7 @@ from segfw.grid.preprocess import Preprocessing, PreprocessRecord, preprocess_im
 from segfw.images.geometry import Geometry, Shape
 from segfw.images.values import as_integers, count_values
 from segfw.images.volume import Volume, stored_like
-from segfw.inference.image_types import open_image, volume_and_kind
+from segfw.inference.image_types import mask_volume, open_image
 from segfw.inference.mask_settings import weights_digest
 from segfw.inference.ready_networks import ready_networks
 from segfw.interaction.click_rules import Index, PlacedClick, require_asked, ruled, thin_axes
@@ -162,7 +162,8 @@ class Refiner:
         Raises
         ------
         UserError
-            If the image has not the refiner's channels, a file cannot be read, or mask and image are on two grids.
+            If the image has not the refiner's channels, a file cannot be read, mask and image are on two grids, or the
+            mask is of no such kind.
         """
         volume, _ = open_image(image)
         self._require_channels(volume, image)
@@ -204,7 +205,7 @@ class Refiner:
             empty = np.zeros((1, *image.geometry.shape), np.uint8)
             return replace(image, array=empty, notes=()), labels or self.labels
         if not isinstance(mask, str | Path):
-            stored = volume_and_kind(mask)[0]
+            stored = mask_volume(mask)
             known = labels or self.labels
             called = "the mask"
             if stored.array.shape[0] != 1:

@@ -379,9 +379,14 @@ def test_image_and_mask_may_be_of_another_library(library):
     assert (case.mask.array[0] == LEFT).sum() == 9
 
 
-def test_a_mask_of_no_known_kind_is_refused():
-    with pytest.raises(UserError, match="dict is no image that is known here; give a path"):
-        refiner(Planted(bright)).open(volume(two_blobs()), {})
+@pytest.mark.parametrize(
+    "mask, kind",
+    [(np.zeros(SHAPE, np.uint8), "an array"), (["mask.nii.gz"], "a list"), ({}, "a dict")],
+)
+def test_a_mask_that_does_not_say_where_it_lies_is_refused(mask, kind):
+    said = f"^the mask is {kind}; give one file, a Volume, or an image of SimpleITK or nibabel$"
+    with pytest.raises(UserError, match=said):
+        refiner(Planted(bright)).open(volume(two_blobs()), mask)
 
 
 def test_threads_may_share_a_case():
