@@ -61,6 +61,10 @@ ONLY_HELP = (
 CONFIGURATION_HELP = (
     "default: what segfw select chose, or the only one that is trained, or of several the calibrated one"
 )
+ONE_CONFIGURATION_HELP = (
+    "default: what segfw select chose (where it averages two, name one), or the only one that is trained, or of "
+    "several the calibrated one"
+)
 NAMES_HELP = "say what another program calls the labels, and its numbers: totalsegmentator, totalsegmentator-v1 or -mr"
 NAMINGS = ("totalsegmentator", "totalsegmentator-v1", "totalsegmentator-mr")
 PSEUDONYMS_HELP = "table of DICOM's PatientID and the name of the case, made or added to (CSV: patient,name)"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
     """'1 case', '2 cases', '2 patches', '2 epochs'; '2 axes' with 'axes' as ``plural``."""
-    ending = "es" if noun.endswith(("s", "ch", "x")) and not noun.endswith("epoch") else "s"
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + ending}"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or _plural(noun)}"
+
+
+def named(noun: str, names: Sequence[object]) -> str:
+    """'fold 0', 'folds 0 and 1', 'folds 0, 1 and 2'."""
+    return f"{noun if len(names) == 1 else _plural(noun)} {listed(names, 'and')}"
 
 
 def listed(words: Iterable[object], last: str = "or") -> str:
@@ -37,6 +41,11 @@ def figure(value: float) -> str:
 def with_folder(path: Path) -> str:
     """A file's name after that of its folder: images and masks of a case mostly have the same name."""
     return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
+
+
+def _plural(noun: str) -> str:
+    ending = "es" if noun.endswith(("s", "ch", "x")) and not noun.endswith("epoch") else "s"
+    return noun + ending
 
 
 def _plain(name: str) -> str:

@@ -262,8 +262,12 @@ def _chosen(model: Path, options: PredictOptions) -> tuple[tuple[ChosenFolds, ..
 
 
 def without_weights(loaded: Sequence[Model]) -> list[Model]:
-    """The models with the names of their folds alone, whose weights the networks have copies of."""
-    return [replace(model, weights=dict.fromkeys(model.weights, {}), previous=None) for model in loaded]
+    """The models and their first stages with the names of folds alone, whose weights the networks have copies of."""
+    emptied = []
+    for model in loaded:
+        previous = None if model.previous is None else without_weights([model.previous])[0]
+        emptied.append(replace(model, weights=dict.fromkeys(model.weights, {}), previous=previous))
+    return emptied
 
 
 _PIPELINES: dict[str, CasePipeline[PreparedForEach]] = {}  # of this worker: the model of the latest call, loaded once

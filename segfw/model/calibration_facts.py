@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import ConfigDict
 
 from segfw.base.records import Record
-from segfw.base.words import count, listed
+from segfw.base.words import count, named
 from segfw.model.source import QUALITY_FILE, ModelSource
 
 
@@ -42,9 +42,8 @@ class CalibrationFacts(_Part):
     def text(self) -> str:
         """'3d_fullres, folds 0 and 1, on 40 cases of 20 patients, 2026-11-30'."""
         folds = tuple(self.identity.folds)
-        named = f"{'fold' if len(folds) == 1 else 'folds'} {listed(folds, 'and')}"
         cases = f"{count(self.counts.cases, 'case')} of {count(self.counts.patients, 'patient')}"
-        return f"{self.identity.configuration}, {named}, on {cases}, {self.made}"
+        return f"{self.identity.configuration}, {named('fold', folds)}, on {cases}, {self.made}"
 
 
 def read_calibration(source: ModelSource) -> CalibrationFacts | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from segfw.base.errors import UserError
 from segfw.base.words import listed
 from segfw.model.calibration_facts import read_calibration
-from segfw.model.selection import read_selection
-from segfw.model.source import ModelSource
+from segfw.model.selection import current_selection
+from segfw.model.source import SELECTION_FILE, ModelSource
 from segfw.planning.plan import Plan
 
 
-def default_configuration(source: ModelSource, plan: Plan) -> str:
+def default_configuration(source: ModelSource, plan: Plan, *, advice: str = "choose one with --configuration") -> str:
     """The only configuration that is trained, or that a model file is meant for; of several what ``select`` chose.
 
     Where ``select`` was not run it is the calibrated one: whoever had it calibrated has decided for it, and its masks
-    alone come with quality. That is said. UserError if nothing was decided, two are averaged, or none is trained.
+    alone come with quality. That is said, and it is warned where folds were trained since ``select`` was run. UserError
+    if nothing was decided, none is trained, or two are averaged, for which there is ``advice``.
     """
     if source.card is None:
         trained = [name for name in plan.predicting if source.trained_folds(name)]
@@ -24,9 +25,12 @@ def default_configuration(source: ModelSource, plan: Plan) -> str:
         raise UserError(f"{source.path}: no fold is trained to its end; run segfw train first")
     if len(trained) == 1:
         return trained[0]
-    selection = read_selection(source)
-    if selection is not None and len(selection.configurations) == 1 and selection.configurations[0] in trained:
-        return selection.configurations[0]
+    selection = current_selection(source)
+    if selection is not None and set(selection.configurations) <= set(trained):
+        if len(selection.configurations) == 1:
+            return selection.configurations[0]
+        averaged = listed(selection.configurations, "and")
+        raise UserError(f"{source.path / SELECTION_FILE}: averages {averaged}; {advice}")
     calibration = read_calibration(source)
     calibrated = None if calibration is None or selection is not None else calibration.identity.configuration
     if calibrated in trained:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segfw.base.options import CONFIGURATION_HELP, Options, option
+from segfw.base.options import ONE_CONFIGURATION_HELP, Options, option
 
 # What several records say of the same option
 WEIGHTS = "of the end of the training, or of its best epoch"
@@ -25,7 +25,7 @@ class ExportFormat(Options):
 class OnnxOptions(Options):
     """What ``export_onnx`` writes of one configuration. ``best`` takes the weights of the best epoch."""
 
-    configuration: str | None = option(None, CONFIGURATION_HELP)
+    configuration: str | None = option(None, ONE_CONFIGURATION_HELP)
     folds: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="FOLD")
     best: bool = option(False, WEIGHTS, name="--weights", words=LAST_OR_BEST)
     licence: str | None = option(None, LICENCE, metavar="NAME|FILE")

@@ -72,7 +72,8 @@ def load_model(
     model_dir
         A work folder, or a model file.
     configuration
-        By default the only one that is trained; of several what ``segfw select`` chose, or the calibrated one.
+        By default the only one that is trained; of several what ``segfw select`` chose, or the calibrated one. Where
+        ``select`` averages two, name one of them.
     folds
         Such as ``(0, 1)`` or ``("all",)``; by default all trained ones.
     previous_folds

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfw.base.options import CONFIGURATION_HELP, DEVICES, OFF_ON, option
+from segfw.base.options import DEVICES, OFF_ON, ONE_CONFIGURATION_HELP, option
 from segfw.base.records import UserError
 from segfw.base.words import did_you_mean
 from segfw.inference.prediction_options import TilingOptions
@@ -22,7 +22,7 @@ class CalibrateOptions(TilingOptions):
     that the model never saw, in any layout of training data.
     """
 
-    configuration: str | None = option(None, CONFIGURATION_HELP)
+    configuration: str | None = option(None, ONE_CONFIGURATION_HELP)
     cases: Path | None = option(
         None, "labelled cases that the model never saw, instead of those of its folds (imported models need them)"
     )

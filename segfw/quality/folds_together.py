@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segfw.base.words import listed
+from segfw.base.words import listed, named
 from segfw.images.geometry import Shape
 from segfw.model.load import Model
 from segfw.model.source import fold_folder
@@ -25,9 +25,8 @@ def trained_steps(work: Path, configuration: str, folds: Sequence[str]) -> dict[
 
 def is_cut_alike(model: Model, folds: Sequence[str]) -> bool:
     """Whether some folds cut images by themselves as all folds of the model do together, first stages as well."""
-    if set(folds) == set(model.weights):
-        return True
-    own = all(model.own_tilings.get(fold, model.tiling) == model.tiling for fold in folds)
+    are_all = set(folds) == set(model.weights)
+    own = are_all or all(model.own_tilings.get(fold, model.tiling) == model.tiling for fold in folds)
     return own and (model.previous is None or is_cut_alike(model.previous, folds))
 
 
@@ -38,7 +37,7 @@ def fold_notes(model: Model, identity: ModelIdentity) -> tuple[str, ...]:
     for fold, tiling in model.own_tilings.items():
         folds_of.setdefault(tiling.patch_size, []).append(fold)
     if len(folds_of) > 1:
-        known = listed((f"{sizes_text(size)} ({folds_text(folds)})" for size, folds in folds_of.items()), "and")
+        known = listed((f"{sizes_text(size)} ({named('fold', folds)})" for size, folds in folds_of.items()), "and")
         notes.append(
             f"folds were trained on patches of {known} voxels: all predict tiles of "
             f"{sizes_text(model.tiling.patch_size)} here, as predict does with all of them"
@@ -50,11 +49,6 @@ def fold_notes(model: Model, identity: ModelIdentity) -> tuple[str, ...]:
             "some predict alone nothing is promised; of folds that were trained for equal times it is"
         )
     return tuple(notes)
-
-
-def folds_text(folds: Sequence[str]) -> str:
-    """'fold 0', 'folds 1 and 2'."""
-    return f"{'fold' if len(folds) == 1 else 'folds'} {listed(folds, 'and')}"
 
 
 def sizes_text(shape: Shape) -> str:
@@ -70,7 +64,7 @@ def other_folds(calibrated: ModelIdentity, used: ModelIdentity, *, mirroring: bo
     different = []
     before = calibrated.tiling
     now = used.tiling
-    alone = f"{folds_text(tuple(used.folds))} alone"
+    alone = f"{named('fold', tuple(used.folds))} alone"
     if before is not None and now is not None:
         if before.patch_size != now.patch_size:
             tiles = f"tiles of {sizes_text(now.patch_size)} voxels instead of {sizes_text(before.patch_size)}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segfw.base.records import Record, UserError
-from segfw.base.words import listed
+from segfw.base.words import named
 from segfw.inference.mask_settings import plan_digest, weights_digest
 from segfw.model.load import Model, Tiling
 
@@ -76,7 +76,7 @@ class ModelIdentity(Record):
             return "its plan prepares images otherwise"
         other = [fold for fold, digest in used.folds.items() if self.folds.get(fold) != digest]
         if other:
-            return f"it has not these weights of {'fold' if len(other) == 1 else 'folds'} {listed(other, 'and')}"
+            return f"it has not these weights of {named('fold', other)}"
         return ""
 
 

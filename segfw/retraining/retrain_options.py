@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from segfw.base.durations import duration_s
-from segfw.base.options import CONFIGURATION_HELP, DEVICES, Options, option
+from segfw.base.options import DEVICES, ONE_CONFIGURATION_HELP, Options, option
 
 LENGTH_SHARE = 0.2
 SEED = 1
@@ -39,7 +39,7 @@ class RetrainOptions(Options):
         "cases of one patient, old and new (and of --test): a table with columns case and patient, or an expression",
         metavar="CSV|REGEX",
     )
-    configuration: str | None = option(None, CONFIGURATION_HELP)
+    configuration: str | None = option(None, ONE_CONFIGURATION_HELP)
     folds: tuple[str, ...] | None = option(None, "default: all that are trained", metavar="FOLD")
     raw_only: bool = option(False, "write NEW as a data set for segfw run, and train nothing")
     seed: int = option(SEED, "of the drawing of patients and of both arms (default: {default})", ge=0)

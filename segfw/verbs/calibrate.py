@@ -131,26 +131,16 @@ def _patients_notes(splits: Splits, patients: int) -> tuple[str, ...]:
 
 def _configuration(work: Path, plan: Plan, options: CalibrateOptions) -> str:
     """The configuration that is asked for, or that ``predict`` takes by itself."""
-    from segfw.base.records import UserError
     from segfw.model.default_configuration import default_configuration
     from segfw.model.load import require_predicting
-    from segfw.model.selection import load_selection
-    from segfw.model.source import SELECTION_FILE, ModelSource
+    from segfw.model.source import ModelSource
 
     if options.configuration is not None:
         require_predicting(plan.configuration(options.configuration), work)
         return options.configuration
-    selection = load_selection(work)
-    if selection is not None and len(selection.configurations) > 1:
-        names = " and ".join(selection.configurations)
-        raise UserError(
-            f"{work / SELECTION_FILE}: averages {names}, and quality is of the masks of one configuration; choose it "
-            "with --configuration, here and for predict"
-        )
-    if selection is not None:
-        return selection.configurations[0]
+    advice = "quality is of the masks of one, so choose it with --configuration, here and for predict"
     with ModelSource.open(work) as source:
-        return default_configuration(source, plan)
+        return default_configuration(source, plan, advice=advice)
 
 
 def _held_out(
@@ -158,7 +148,7 @@ def _held_out(
 ) -> tuple[Sequence[Case], Mapping[str, tuple[str, ...]], tuple[str, ...]]:
     """The training cases, by which fold each was held out, and notes."""
     from segfw.base.records import UserError
-    from segfw.base.words import count, listed
+    from segfw.base.words import count, named
     from segfw.dataset.cases import MANIFEST_FILE, DatasetManifest
     from segfw.inference.held_out import validating_folds
     from segfw.inference.ranking import trained_validating_folds
@@ -183,10 +173,9 @@ def _held_out(
     missing = [fold for fold in validating_folds(splits) if fold not in folds]
     notes: tuple[str, ...] = ()
     if missing:
-        kind = "fold" if len(missing) == 1 else "folds"
         notes = (
-            f"{kind} {listed(missing, 'and')} {'is' if len(missing) == 1 else 'are'} not trained: quality is learned "
-            f"from {count(len(folds_of), 'case')} of {len(cases)}",
+            f"{named('fold', missing)} {'is' if len(missing) == 1 else 'are'} not trained: quality is learned from "
+            f"{count(len(folds_of), 'case')} of {len(cases)}",
         )
     return cases, folds_of, notes
 
@@ -317,11 +306,12 @@ def _items(model: Model, identity: ModelIdentity, cohort: _Cohort, options: Cali
     how = repr((plan_digest([model]), first_stage, options.step, options.mirroring, options.precision))
     if cohort.plan.labels.ignore is not None:  # earlier versions took what it hides for nothing
         how += " without what the ignore label hides"
+    # Earlier versions predicted with tiles that these folds alone know; of a cascade the first stage for longer.
+    in_tiles = " in tiles of all folds" if model.previous is None else " in tiles of all folds, in both stages"
     items = []
     for case in cohort.cases:
         folds = cohort.folds_of.get(case.id, ())
-        # Earlier versions predicted with tiles that these folds alone know.
-        tiles = "" if not folds or is_cut_alike(model, folds) else " in tiles of all folds"
+        tiles = "" if not folds or is_cut_alike(model, folds) else in_tiles
         items.append(CaseToCalibrate.of(case, folds, identity.folds, how + tiles, spoils=options.shifts))
     return items
 

@@ -1,10 +1,16 @@
 """Wording that sentences share."""
 
-from segfw.base.words import count, figure, first_line
+from segfw.base.words import count, figure, first_line, named
 
 
 def test_a_noun_is_in_the_plural_but_for_one():
     assert [count(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+def test_what_is_named_is_in_the_plural_where_it_is_several():
+    folds = (named("fold", names) for names in (["0"], ["0", "1"], [0, 1, "all"]))
+    assert list(folds) == ["fold 0", "folds 0 and 1", "folds 0, 1 and all"]
+    assert named("patch", ["a", "b"]) == "patches a and b"
 
 
 def test_a_size_keeps_its_digits():

@@ -83,6 +83,31 @@ def test_what_was_selected_is_used_with_its_postprocessing(model, images, tmp_pa
         predict(work, images, tmp_path / "plain", device="cpu")  # without postprocessing they are others
 
 
+def test_two_that_are_averaged_are_said_where_one_is_wanted(model, tmp_path):
+    """And not that ``select`` should compare them, which it has done."""
+    work = two_configurations(model, tmp_path / "work")
+    select(work, "2d", "3d_fullres")
+    with pytest.raises(UserError) as told:
+        load_model(work)
+    assert str(told.value) == f"{work / 'selection.json'}: averages 2d and 3d_fullres; choose one with configuration"
+    assert load_model(work, "2d").configuration.name == "2d"
+    shutil.rmtree(work / "runs" / "3d_fullres")
+    assert load_model(work).configuration.name == "2d"  # which alone is left
+
+
+def test_folds_that_were_trained_since_select_are_warned_of_where_one_configuration_is_taken(model, tmp_path, capsys):
+    work = two_configurations(model, tmp_path / "work")
+    select(work, "2d")
+    assert load_model(work).configuration.name == "2d"
+    assert "warning" not in capsys.readouterr().out
+    shutil.copytree(work / "runs" / "2d" / "fold_0", work / "runs" / "2d" / "fold_1")
+    assert list(load_model(work).weights) == ["0", "1"]
+    said = capsys.readouterr().out
+    assert said.count("the trained folds of 2d have changed since") == 1
+    load_model(work, "2d")  # which nobody chose by what is there
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_postprocessing_of_a_file_takes_the_place_of_what_was_selected(model, images, tmp_path, capsys):
     work = two_configurations(model, tmp_path / "work")
     select(work, "2d", "3d_fullres")

@@ -308,7 +308,8 @@ def test_a_selection_of_two_configurations(work, tmp_path):
         save_drawn(copy, "3d_lowres", fold, 5)
     folds = dict.fromkeys(("3d_fullres", "3d_lowres"), ("0", "1", "2"))
     selection_of("3d_fullres", "3d_lowres", folds=folds).save(copy / "selection.json")
-    with pytest.raises(UserError, match="averages 3d_fullres and 3d_lowres, and quality is of the masks of one"):
+    message = "averages 3d_fullres and 3d_lowres; quality is of the masks of one, so choose it with configuration, here"
+    with pytest.raises(UserError, match=message):
         calibrate(copy, device="cpu")
 
 
@@ -392,8 +393,8 @@ def unlike(tmp_path_factory) -> Path:
     return folder
 
 
-def set_patch(work: Path, fold: str, patch: str) -> None:
-    path = fold_folder(work, "3d_fullres", fold) / WEIGHTS_FILE
+def set_patch(work: Path, fold: str, patch: str, configuration: str = "3d_fullres") -> None:
+    path = fold_folder(work, configuration, fold) / WEIGHTS_FILE
     tensors, metadata = load_tensors(path)
     save_tensors(path, tensors, {**metadata, "patch_size": patch})
 
@@ -420,6 +421,65 @@ def test_folds_of_other_patches_are_calibrated_with_the_tiles_that_predict_has(u
     assert ml["alone"] != ml["together"]  # tiles count
     measured = cases_of(unlike)[case].passes[0].folds["1"]["bright"]
     assert measured.predicted_ml == pytest.approx(ml["together"])
+
+
+@pytest.fixture(scope="module")
+def unlike_first_stages(tmp_path_factory) -> Path:
+    """A cascade whose first stage has a fold 0 that was trained on smaller patches than the others."""
+    folder = tmp_path_factory.mktemp("first_stages")
+    work = plan_a_cascade(write_raw(folder / "raw"), folder / "work")
+    for seed, fold in enumerate(("0", "1", "2")):
+        save_drawn(work, LOWRES, fold, seed)
+        save_drawn(work, CASCADE, fold, seed + 10)
+    set_patch(work, "0", "4x4x4", LOWRES)
+    return work
+
+
+def dark_dice(work: Path, case: str, fold: str, *, is_as_predict: bool) -> float:
+    """Of the fold's mask, with the first stage's tiles that all folds know, or those that it knows by itself."""
+    model = load_model(work, CASCADE, (fold,), previous_folds=(fold,))
+    if is_as_predict:
+        model = model.tiled_like(load_model(work, CASCADE))
+    raw = work.parent / "raw"
+    mask = Predictor.of(model, device="cpu")(read_volume(raw / "imagesTr" / f"{case}_0000.nii.gz")).array
+    return dice_of(mask, read_mask(raw / "labelsTr" / f"{case}.nii.gz").array, (7,))
+
+
+def test_the_first_stage_of_a_cascade_is_calibrated_with_the_tiles_that_predict_has(unlike_first_stages):
+    work = unlike_first_stages
+    calibrate(work, device="cpu", configuration=CASCADE, shifts=False)
+    differing = 0
+    for name, case in cases_of(work, CASCADE).items():
+        (fold,) = case.passes[0].folds
+        wanted = dark_dice(work, name, fold, is_as_predict=True)
+        assert case.passes[0].folds[fold]["dark"].dice == pytest.approx(wanted)
+        differing += wanted != pytest.approx(dark_dice(work, name, fold, is_as_predict=False))
+    assert differing > 0  # else tiles count for nothing here, and this shows nothing
+
+
+def test_what_was_found_with_tiles_of_one_first_stage_is_found_anew(unlike_first_stages, monkeypatch):
+    """It was kept as of all folds' tiles, which it was not: what a case was made from says now that both stages are."""
+    options_of = {}
+    made_from = CaseToCalibrate.of
+
+    def kept_options(case, folds, networks, options, *, spoils):
+        options_of[folds] = options
+        return made_from(case, folds, networks, options, spoils=spoils)
+
+    monkeypatch.setattr(CaseToCalibrate, "of", kept_options)
+    calibrate(unlike_first_stages, device="cpu", configuration=CASCADE, shifts=False)
+    in_both = " in tiles of all folds, in both stages"
+    assert {folds: text.endswith(in_both) for folds, text in options_of.items()} == {
+        ("0",): False,
+        ("1",): True,
+        ("2",): True,
+    }
+
+
+def test_all_folds_of_a_second_stage_may_have_first_stages_that_cut_otherwise(unlike_first_stages):
+    """Where a single fold of the second stage is trained: its first stage is of one fold, and predict's of all."""
+    assert not is_cut_alike(load_model(unlike_first_stages, CASCADE, ("1",)), ("1",))
+    assert is_cut_alike(load_model(unlike_first_stages, CASCADE, ("0",)), ("0",))  # which knows the smallest alone
 
 
 def test_what_folds_that_are_unlike_mean_is_said_before_the_work_and_kept(unlike, capsys):

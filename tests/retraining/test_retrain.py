@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import segfw
+from builders.calibration import drawn_work, save_drawn
+from builders.models import selection_of
 from builders.retraining import HELD_OUT, NEW, OLD, RETURNING, STEPS, predicted, signed, trained_work, write_case
 from builders.training import assert_same_weights, weights
 from segfw.base.device import pick_precision
@@ -358,6 +360,18 @@ def test_what_is_refused_before_anything_is_written(home, done, tmp_path):
     shutil.copy(home / "raw" / "images" / f"{OLD[2]}.nii.gz", test / "images" / "patient30_frame01.nii.gz")
     assert f"is the same image as that of '{OLD[2]}'" in refused(home, new, test=test)
     assert not new.exists()
+
+
+def test_of_two_that_select_averages_one_is_to_be_named(tmp_path):
+    work = drawn_work(tmp_path)
+    plan = Plan.load(work / PLAN_FILE)
+    full = plan.configurations["3d_fullres"]
+    both = {"3d_fullres": full, "3d_lowres": full.model_copy(update={"name": "3d_lowres"})}
+    plan.model_copy(update={"configurations": both}).save(work / PLAN_FILE)
+    save_drawn(work, "3d_lowres", "0", 5)
+    selection_of(*both).save(work / "selection.json")
+    said = refused(tmp_path, tmp_path / "new")
+    assert said == f"{work / 'selection.json'}: averages 3d_fullres and 3d_lowres; choose one with configuration"
 
 
 def test_a_label_that_changed_after_it_was_signed_is_refused(home, tmp_path):
