@@ -5,7 +5,6 @@ import threading
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 
 from builders.refiner import (
     TUMOUR,
@@ -373,6 +372,7 @@ def test_image_and_mask_may_be_of_another_library(library):
     if library == "nibabel":
         given = [nibabel.Nifti1Image(array.transpose(2, 1, 0), np.eye(4)) for array in (two_blobs(), mask)]
     else:
+        SimpleITK = pytest.importorskip("SimpleITK")
         given = [SimpleITK.GetImageFromArray(array) for array in (two_blobs(), mask)]
     case = refiner(Planted(bright)).open(*given)
     assert case.click("liver", (13, 12, 5) if library == "nibabel" else (-13, -12, 5)).gained == {"liver": 5 * 7 * 8}
