@@ -179,22 +179,25 @@ def test_decisions_are_noted_by_keys_downloaded_and_taken(chromium, tmp_path):
     assert np.unique(values).tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("width", [1400, 900, 500])
-def test_nothing_is_wider_than_the_window(chromium, tmp_path, width):
+def drafts_page(chromium, tmp_path, width):
+    """The static page of made-up drafts in a window of this width."""
     folder = make_drafts(tmp_path)
     write_static_review(ReviewStore.open(folder), tmp_path / "review.html", most_cases=9)
     page = chromium.new_page(viewport={"width": width, "height": 900})
     page.goto((tmp_path / "review.html").as_uri())
+    return page
+
+
+@pytest.mark.parametrize("width", [1400, 900, 500])
+def test_nothing_is_wider_than_the_window(chromium, tmp_path, width):
+    page = drafts_page(chromium, tmp_path, width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 
 
 @pytest.mark.parametrize("width", [850, 600, 400])
 def test_reasons_have_the_width_of_a_narrow_window(chromium, tmp_path, width):
-    folder = make_drafts(tmp_path)
-    write_static_review(ReviewStore.open(folder), tmp_path / "review.html", most_cases=9)
-    page = chromium.new_page(viewport={"width": width, "height": 900})
-    page.goto((tmp_path / "review.html").as_uri())
+    page = drafts_page(chromium, tmp_path, width)
     why = page.locator(".why").first.bounding_box()
     assert why["width"] > width - 80
     assert page.locator(".label").first.inner_text() == "Predicted Dice"  # as the head of the table is not there
